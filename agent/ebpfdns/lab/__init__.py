@@ -1,0 +1,1 @@
+"""Stuck lookups on purpose: private namespaces, a scripted DNS server, named faults. For `demo` and tests."""
