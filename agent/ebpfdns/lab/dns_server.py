@@ -160,6 +160,7 @@ class Server:
             stream, _ = listener.accept()
         except OSError:  # it went away again
             return
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.setblocking(False)  # noqa: FBT003 - socket's own signature
         unread = bytearray()
         self._selector.register(stream, selectors.EVENT_READ, lambda: self._read_tcp(stream, address, unread))
