@@ -90,7 +90,7 @@ def with_flipped_id(reply: bytes) -> bytes:
 def with_other_question(reply: bytes) -> bytes:
     """The same reply to a question nobody asked: the first byte of the name is another one."""
     first = HEADER_BYTES + 1
-    other = b"x" if reply[first : first + 1] != b"x" else b"y"
+    other = b"y" if reply[first : first + 1] in b"xX" else b"x"  # case makes no difference
     return reply[:first] + other + reply[first + 1 :]
 
 
