@@ -77,6 +77,9 @@ def command(fault: str, stuck_after: str, style: str) -> int:
         return _play(FAULTS[fault], stuck_after, say)
     except AgentEndedError as ended:
         return ended.code or 1
+    except BrokenPipeError:  # `ebpfdns demo | head -5`: a quiet, normal end; click would make it code 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
 
 
 def _play(fault: Fault, stuck_after: str, say: Say) -> int:
