@@ -1,0 +1,1 @@
+"""Facts become lookups, queries and connects: pure, without a clock of its own."""

@@ -1,0 +1,1 @@
+"""Evidence becomes a cause: pure, one rule for each, in the order of the catalogue."""

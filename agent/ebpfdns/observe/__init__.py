@@ -1,0 +1,1 @@
+"""Everything that looks at the world: the kernel, /proc, files. One outside thing for each module."""
