@@ -11,7 +11,7 @@ PYTHON := .venv/bin/python
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # What the tests use beside Python: compilers for the targets, tools to break networks, and peers to compare with.
-TEST_PACKAGES := gcc libc6-dev musl-tools iproute2 nftables runc logrotate rsyslog strace systemd bpftrace bpfcc-tools
+TEST_PACKAGES := gcc libc6-dev musl-tools iproute2 nftables procps runc logrotate rsyslog strace systemd bpftrace bpfcc-tools
 # What needs no root: everything but tests/kernel and tests/deploy.
 WITHOUT_ROOT := $(wildcard tests/unit tests/contract tests/replay)
 
