@@ -1,0 +1,139 @@
+"""The sockets of a process's network namespace, as /proc lists them.
+
+Owns: /proc/PID/net/{udp,udp6,tcp,tcp6,unix,netlink}.
+Must not know: which sockets matter, or what is sent through them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import struct
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
+
+Facts = dict[str, Any]
+
+TCP_STATES = {
+    0x01: "ESTABLISHED",
+    0x02: "SYN_SENT",
+    0x03: "SYN_RECV",
+    0x04: "FIN_WAIT1",
+    0x05: "FIN_WAIT2",
+    0x06: "TIME_WAIT",
+    0x07: "CLOSE",
+    0x08: "CLOSE_WAIT",
+    0x09: "LAST_ACK",
+    0x0A: "LISTEN",
+    0x0B: "CLOSING",
+}
+_UDP_STATES = {0x01: "ESTABLISHED", 0x07: "UNCONNECTED"}
+_UNIX_STATES = {1: "UNCONNECTED", 2: "CONNECTING", 3: "CONNECTED", 4: "DISCONNECTING"}
+_UNIX_TYPES = {1: "stream", 2: "dgram", 5: "seqpacket"}
+_UNIX_PATH_COLUMN = 7
+_TABLES = ("udp", "tcp", "unix", "udp6", "tcp6", "netlink")
+
+
+def read_sockets(pid: int, inodes: AbstractSet[int]) -> dict[int, Facts]:
+    """What is known of the sockets with these inode numbers; no more tables are read than it takes."""
+    found: dict[int, Facts] = {}
+    for table in _TABLES:
+        if inodes <= found.keys():
+            break
+        try:
+            with open(f"/proc/{pid}/net/{table}", "rb") as file:  # noqa: PTH123 - read in one piece, often
+                text = file.read()
+        except OSError:
+            continue  # gone, refused, or a kernel without IPv6
+        found |= parse_table(table, text, inodes)
+    return found
+
+
+def parse_table(table: str, text: bytes, inodes: AbstractSet[int]) -> dict[int, Facts]:
+    """Inode → facts of the wanted sockets in the text of /proc/net/TABLE."""
+    parse, column = _PARSERS[table]
+    wanted = {str(inode).encode() for inode in inodes}
+    found: dict[int, Facts] = {}
+    for line in text.split(b"\n")[1:]:
+        columns = line.split(maxsplit=_UNIX_PATH_COLUMN) if table == "unix" else line.split()
+        if len(columns) > column and columns[column] in wanted:
+            found[int(columns[column])] = {"kind": table.removesuffix("6"), **parse(columns)}
+    return found
+
+
+def _inet(columns: list[bytes]) -> Facts:
+    """What udp and tcp have in common."""
+    remote = _endpoint(columns[2])
+    transmit, _, receive = columns[4].partition(b":")
+    return {
+        "local": _endpoint(columns[1]),
+        "remote": remote if remote[1] else None,
+        "rx_queue_bytes": int(receive, 16),
+        "tx_queue_bytes": int(transmit, 16),
+    }
+
+
+def _udp(columns: list[bytes]) -> Facts:
+    """A UDP socket: an "ESTABLISHED" one is connected, and hears its peer only."""
+    return {"state": _UDP_STATES.get(int(columns[3], 16)), **_inet(columns), "drops": int(columns[-1])}
+
+
+def _tcp(columns: list[bytes]) -> Facts:
+    """A TCP socket; the receive queue of one that listens counts connections, not bytes."""
+    facts = {
+        "state": TCP_STATES.get(int(columns[3], 16)),
+        **_inet(columns),
+        "retransmits": int(columns[6], 16),
+    }
+    if facts["state"] == "LISTEN":
+        facts |= {"rx_queue_bytes": None, "backlog": facts["rx_queue_bytes"]}
+    return facts
+
+
+def _unix(columns: list[bytes]) -> Facts:
+    """A unix socket; its queues and its peer are not listed. The path of an abstract one starts with @."""
+    path = columns[_UNIX_PATH_COLUMN] if len(columns) > _UNIX_PATH_COLUMN else None
+    return {
+        "state": _UNIX_STATES.get(int(columns[5], 16)),
+        "type": _UNIX_TYPES.get(int(columns[4], 16)),
+        "path": None if path is None else path.decode("utf-8", "backslashreplace"),
+        "local": None,
+        "remote": None,
+        "rx_queue_bytes": None,
+        "tx_queue_bytes": None,
+    }
+
+
+def _netlink(columns: list[bytes]) -> Facts:
+    """A netlink socket: getaddrinfo asks the kernel for its own addresses."""
+    return {
+        "state": None,
+        "local": None,
+        "remote": None,
+        "rx_queue_bytes": int(columns[4]),
+        "tx_queue_bytes": int(columns[5]),
+    }
+
+
+def _endpoint(text: bytes) -> list[Any]:
+    """[address, port] of `0100007F:0035`: words in this machine's byte order, the port as it is read."""
+    address, _, port = text.partition(b":")
+    words = [int(word, 16) for word in re.findall(rb"[0-9A-Fa-f]{8}", address)]
+    raw = struct.pack(f"={len(words)}I", *words)
+    ip = ipaddress.ip_address(raw)
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return [str(mapped or ip), int(port, 16)]
+
+
+#: table → how a line of it is read, and the column with the inode
+_PARSERS: dict[str, tuple[Callable[[list[bytes]], Facts], int]] = {
+    "udp": (_udp, 9),
+    "udp6": (_udp, 9),
+    "tcp": (_tcp, 9),
+    "tcp6": (_tcp, 9),
+    "unix": (_unix, 6),
+    "netlink": (_netlink, 9),
+}
