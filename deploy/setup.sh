@@ -25,11 +25,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=
 say() { echo "ebpfdns: $*" >&2; }
 die() { say "$*"; exit 1; }
 
+# Run as root, with what this user's environment says about places, proxies and package indexes (sudo drops it).
 as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"
-  elif command -v sudo >/dev/null; then sudo "$@"
-  else die "this needs root: run it as root, or install sudo"
-  fi
+  local name kept=()
+  if [ "$(id -u)" = 0 ]; then "$@"; return; fi
+  command -v sudo >/dev/null || die "this needs root: run it as root, or install sudo"
+  for name in "${!EBPFDNS_@}" "${!PIP_@}" http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
+    [ -z "${!name:-}" ] || kept+=("$name=${!name}")
+  done
+  sudo env "${kept[@]}" "$@"
 }
 
 # Install the Debian packages that are missing, among those named.
@@ -165,6 +169,8 @@ case ${1:-} in
   packages) packages "${runtime_packages[@]}" "${@:2}" ;;
   environment | lock) "$@" ;;
   apt) apt "${@:2}" ;;
-  install | uninstall) if [ "$(id -u)" = 0 ]; then "$1"; else as_root --preserve-env=EBPFDNS_PREFIX,EBPFDNS_BIN bash deploy/setup.sh "$1"; fi ;;
+  install | uninstall)
+    if [ "$(id -u)" != 0 ]; then as_root bash deploy/setup.sh "$1"; else "$1"; fi
+    ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' deploy/setup.sh >&2; exit 2 ;;
 esac

@@ -1,4 +1,4 @@
-"""`make install` as a user meets it: the command works from anywhere, twice is as good as once, and it goes away."""
+"""`make install` as a user meets it: the command works from anywhere, can come twice, and goes away again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ebpfdns(tmp_path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_install_twice_and_uninstall(setup, tmp_path):
-    """The installed command loads its own BPF programs, a second installation keeps it, nothing stays after."""
+    """The installed command loads its BPF programs, a second installation keeps it, nothing stays after."""
     for _ in range(2):
         installed = setup("install")
         assert installed.returncode == 0, installed.stderr
