@@ -1,0 +1,31 @@
+"""`ebpfdns schema`: what an event line looks like, for machines and for people.
+
+Owns: the command's options.
+Must not know: any field.
+"""
+
+from __future__ import annotations
+
+import click
+import orjson
+
+from ebpfdns.publish import reference
+from ebpfdns.publish.schema import schema
+
+EXAMPLES = """\
+\b
+Examples:
+  ebpfdns schema > ebpfdns.schema.json      the JSON Schema, to validate lines with
+  ebpfdns schema | grep -n rx_queue_bytes   what a field means
+  ebpfdns schema --markdown                 the same as tables, with an example of each kind
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.option("--markdown", is_flag=True, help="Print tables to read instead (this is docs/events.md).")
+def command(*, markdown: bool) -> None:
+    """Print the JSON Schema (draft 2020-12) of the event lines."""
+    if markdown:
+        click.echo(reference.markdown(), nl=False)
+        return
+    click.echo(orjson.dumps(schema(), option=orjson.OPT_INDENT_2))

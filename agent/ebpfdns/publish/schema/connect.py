@@ -1,0 +1,101 @@
+"""The schema of a connect: a connection being made, by the program or by a daemon behind it.
+
+Owns: every field below `connect`, and below `chain[].connects[]`.
+Must not know: lookups (beyond a link to one), causes, the agent.
+"""
+
+from __future__ import annotations
+
+from ebpfdns.publish.schema.common import (
+    FAMILIES,
+    PURPOSES,
+    STATUS_ENDED,
+    STATUS_IN_FLIGHT,
+    lookup_link,
+    server,
+    transport,
+)
+from ebpfdns.publish.schema.terms import Schema, choice, count, measure, or_null, record, text, when
+
+
+def in_flight() -> Schema:
+    """A connect that has not ended."""
+    required = {
+        **_always(STATUS_IN_FLIGHT),
+        "update": count("1 in the first line about this connect, then 2, 3 …", at_least=1),
+        "elapsed_ms": measure("Its age when the line was made."),
+    }
+    return record("A connect in flight.", required, {"path": _path()}) | {"allOf": _unix_has_a_path()}
+
+
+def ended() -> Schema:
+    """A connect that has ended."""
+    required = {**_always(STATUS_ENDED), "duration_ms": measure("From start to end.")}
+    rules = [
+        when({"status": "failed"}, needs=["error"]),
+        when({"status": "ok"}, bars=["error"]),
+        when({"status": "abandoned"}, bars=["error"]),
+        *_unix_has_a_path(),
+    ]
+    return record("A connect that ended.", required, {"error": _error(), "path": _path()}) | {"allOf": rules}
+
+
+def of_hop() -> Schema:
+    """A connect of a process further down the chain, seen from outside."""
+    always = _always(STATUS_IN_FLIGHT | STATUS_ENDED)
+    required = {name: always[name] for name in ("server", "network", "purpose", "status")}
+    may = {
+        "id": always["id"],
+        "elapsed_ms": or_null(measure("Its age while in flight; null when its start was not seen.")),
+        "duration_ms": or_null(measure("From start to end, once ended.")),
+        "error": _error(),
+        "lookup": always["lookup"],
+        "tcp": always["tcp"],
+        "path": _path(),
+    }
+    return record("A connection that the process at this hop makes or has.", required, may)
+
+
+def _always(statuses: dict[str, str]) -> dict[str, Schema]:
+    tcp = record(
+        "The TCP connection as the kernel sees it; null when it is not TCP or was not observed.",
+        {
+            "state": text("The kernel's name of the state.", pattern="^[A-Z0-9_]+$", examples=["SYN_SENT"]),
+            "retransmits": or_null(count("How often the last segment was sent again without an answer.")),
+        },
+    )
+    network = record(
+        "The way it takes.",
+        {"transport": transport(), "type": choice("Address family.", FAMILIES)},
+    )
+    return {
+        "id": text("The same in every line about this connect.", examples=["4242-c3"]),
+        "status": choice("How it stands.", statuses),
+        "server": or_null(server()) | {"description": "The other end; null on a local socket (see `path`)."},
+        "network": network,
+        "purpose": choice("What it is for, by port and path.", PURPOSES),
+        "lookup": or_null(lookup_link("The lookup that gave this address; null when none is known.")),
+        "tcp": or_null(tcp),
+    }
+
+
+def _path() -> Schema:
+    return or_null(text("The path of a local socket; null when it has none. Absent on other transports."))
+
+
+def _error() -> Schema:
+    return record(
+        "Why it failed; with `failed` only.",
+        {"type": text("The error's own name.", pattern="^E[A-Z0-9]+$", examples=["ECONNREFUSED"])},
+    )
+
+
+def _unix_has_a_path() -> list[Schema]:
+    """A path is there exactly when the transport is a local socket."""
+    is_unix = {
+        "properties": {
+            "network": {"properties": {"transport": {"const": "unix"}}, "required": ["transport"]}
+        },
+        "required": ["network"],
+    }
+    return [{"if": is_unix, "then": {"required": ["path"]}, "else": {"properties": {"path": False}}}]

@@ -1,0 +1,196 @@
+"""The schema of a lookup: the call, its questions, and what its thread sits in.
+
+Owns: every field below `lookup`.
+Must not know: connects, causes, the agent.
+"""
+
+from __future__ import annotations
+
+from ebpfdns.publish.schema.common import STATUS_ENDED, STATUS_IN_FLIGHT, server, timestamp, transport
+from ebpfdns.publish.schema.terms import (
+    Schema,
+    choice,
+    constant,
+    count,
+    flag,
+    items,
+    measure,
+    or_null,
+    record,
+    ref,
+    text,
+    when,
+)
+
+ID_MAX = 0xFFFF
+
+SINCE = {
+    "attach": "seen from its start.",
+    "before_attach": "already in flight when tracing began: found by a snapshot, its times count from then.",
+}
+QUERY_STATES = {
+    "waiting": "no answer yet.",
+    "answered": "an answer was read.",
+    "timed_out": "the resolver gave this attempt up.",
+    "failed": "sending it failed, or the socket reported an error.",
+}
+ADDRESS_FAMILIES = {
+    "inet": "IPv4 only.",
+    "inet6": "IPv6 only.",
+    "unspec": "both.",
+}
+
+
+def in_flight() -> Schema:
+    """A lookup that has not ended."""
+    required = {
+        **_always(STATUS_IN_FLIGHT),
+        "update": count("1 in the first line about this lookup, then 2, 3 …", at_least=1),
+        "elapsed_ms": measure("Its age when the line was made; with `before_attach` its least age."),
+        "waiting_on": or_null(ref("waiting_on", _WAITING)),
+    }
+    return record("A lookup in flight.", required, _sometimes())
+
+
+def ended() -> Schema:
+    """A lookup that has ended, or whose end was lost."""
+    always = _always(STATUS_ENDED)
+    required = {
+        **always,
+        "status": or_null(always["status"]),
+        "duration_ms": or_null(measure("From start to end; null when the end was lost.")),
+    }
+    may = {
+        **_sometimes(),
+        "error": _error(),
+        "addresses": items(
+            "The addresses it gave; only with `ok`, absent when they were not read.",
+            text("An IP address."),
+        ),
+        "lost_end": constant(
+            value=True, description="The end was lost, so how it ended is not known; absent otherwise."
+        ),
+    }
+    rules = [
+        when({"status": "failed"}, needs=["error"], bars=["addresses"]),
+        when({"status": "ok"}, bars=["error"]),
+        when({"status": "abandoned"}, bars=["error", "addresses"]),
+        when({"status": None}, needs=["lost_end"], bars=["error", "addresses"]),
+        _end_known(),
+    ]
+    return record("A lookup that ended.", required, may) | {"allOf": rules}
+
+
+def _end_known() -> Schema:
+    """A status or a duration is known exactly when the end was not lost."""
+    return {
+        "if": {"required": ["lost_end"]},
+        "then": {"properties": {"status": {"type": "null"}, "duration_ms": {"type": "null"}}},
+        "else": {"properties": {"duration_ms": {"type": "number"}}},
+    }
+
+
+_WAITING = "What the thread sits in; null when it could not be looked at, or sits in nothing."
+
+
+def _always(statuses: dict[str, str]) -> dict[str, Schema]:
+    return {
+        "id": text("The same in every line about this lookup.", examples=["4242-17"]),
+        "name": or_null(
+            text("The name as the program asked for it, escaped; null when it could not be read.")
+        ),
+        "api": text(
+            "The call it came by; `wire`: no known call, the question itself was seen.",
+            pattern="^[a-z][a-z0-9_]*$",
+            examples=["getaddrinfo", "gethostbyname", "res_query", "go", "cgo", "resolve1", "wire"],
+        ),
+        "resolver": text(
+            "Whose code resolves; `unknown` where that is not known.",
+            pattern="^[a-z][a-z0-9_.-]*$",
+            examples=["glibc", "musl", "go", "systemd-resolved", "unknown"],
+        ),
+        "status": choice("How it stands.", statuses),
+        "since": choice("From when on it was seen.", SINCE),
+        "started": timestamp("When it started; with `before_attach` when it was first seen."),
+        "queries": items(
+            "The DNS questions of this lookup, in the order they were first sent; at most 8.",
+            ref("query", "A question."),
+        ),
+    }
+
+
+def _sometimes() -> dict[str, Schema]:
+    return {
+        "name_cut": constant(
+            value=True, description="The name was longer than is kept; absent when it is whole."
+        ),
+        "service": or_null(text("The service or port that was asked for with the name.")),
+        "family": or_null(choice("Which addresses were asked for.", ADDRESS_FAMILIES)),
+        "more_queries": count("Questions beyond the 8 kept in `queries`."),
+        "goroutine": record(
+            "The goroutine, where the caller is Go.",
+            {"id": or_null(count("Its id, as in a Go stack trace."))},
+        ),
+    }
+
+
+def _error() -> Schema:
+    return record(
+        "What the caller was told; with `failed` only.",
+        {"type": text("The error's own name.", examples=["EAI_AGAIN", "NXDOMAIN"])},
+        {
+            "code": or_null({"description": "Its number, as the call returned it.", "type": "integer"}),
+            "message": or_null(text("Its text, as the caller can show it.")),
+        },
+    )
+
+
+def query() -> Schema:
+    """One DNS question on its way."""
+    required = {
+        "name": or_null(text("The name in the question, with its final dot; null when not observed.")),
+        "type": or_null(text("The record type asked for; null when not observed.", examples=["A", "AAAA"])),
+        "id": or_null(count("The transaction id; null when not observed.", at_most=ID_MAX)),
+        "server": or_null(server()),
+        "network": record("The way it takes.", {"transport": transport()}),
+        "encrypted": or_null(choice("Null when in the clear.", {"dot": "DNS over TLS."})),
+        "attempt": or_null(
+            count("1 for the first time this question is sent, then 2, 3 …; null: not observed.", at_least=1)
+        ),
+        "sent_ms": or_null(measure("When it was first sent, counted from `lookup.started`.")),
+        "reply_ms": or_null(measure("When the answer was read, counted from `lookup.started`; null: none.")),
+        "rcode": or_null(
+            text("The answer's response code; null: no answer.", examples=["NOERROR", "SERVFAIL"])
+        ),
+        "truncated": flag("Whether the answer was marked as cut short (TC), so that TCP must follow."),
+        "state": choice("How it stands.", QUERY_STATES),
+    }
+    may = {
+        "resent_ms": or_null(
+            measure("When it was last sent again, counted from `lookup.started`; null: never.")
+        ),
+        "error": or_null(
+            text("The error of the socket; null: none.", pattern="^E[A-Z0-9]+$", examples=["ENETUNREACH"])
+        ),
+    }
+    return record("A DNS question, with all times counted from `lookup.started`.", required, may)
+
+
+def waiting_on() -> Schema:
+    """What a thread sits in."""
+    socket = record(
+        "The socket it waits for, where the call names one.",
+        {
+            "fd": count("File descriptor number in the process."),
+            "server": or_null(server()),
+            "rx_queue_bytes": or_null(count("Bytes that have arrived and were not read.")),
+        },
+    )
+    return record(
+        _WAITING,
+        {
+            "syscall": text("The system call.", pattern="^[a-z_][a-z0-9_]*$", examples=["poll", "futex"]),
+            "since_ms": or_null(measure("For how long, at the least; null when not known.")),
+            "socket": or_null(socket),
+        },
+    )
