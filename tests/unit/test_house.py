@@ -22,21 +22,14 @@ PACKAGE = ROOT / "agent/ebpfdns"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 
-#: Plain values in, plain values out.
-PURE = ("model", "correlate", "diagnose", "publish/format")
-#: Importing one of these is how a clock, a file, a process or the kernel would get into the pure middle.
-IMPURE_IMPORTS = {
-    "asyncio",
-    "bcc",
-    "ctypes",
-    "os",
-    "pathlib",
-    "pyroute2",
-    "random",
-    "signal",
-    "socket",
-    "time",
-}
+#: Plain values in, plain values out: the middle, and what turns events into text.
+PURE_PACKAGES = {"model", "correlate", "diagnose", "publish"}
+#: The other end of the pipeline: what writes, and what reads the package's own files.
+IMPURE_PUBLISHING = {"destination.py", "examples.py", "output.py"}
+#: These are how a clock, a file, a process or the kernel would get into the pure middle …
+IMPURE = {"asyncio", "bcc", "ctypes", "io", "os", "pathlib", "pyroute2", "random", "signal", "socket", "time"}
+#: … but for their constants (in capitals) and these, which only turn one value into another.
+HARMLESS = {"os.fsdecode", "os.fsencode", "os.strerror", "socket.inet_ntop", "time.gmtime", "time.strftime"}
 #: Names that say nothing about what is inside.
 EMPTY_NAMES = {"base", "common", "core", "helper", "helpers", "manager", "misc", "util", "utils"}
 #: Where writing to people is the job.
@@ -59,7 +52,11 @@ def module_name(path: Path) -> str:
 
 
 def pure_modules() -> list[Path]:
-    return [path for path in MODULES if relative(path).startswith(PURE)]
+    return [
+        path
+        for path in MODULES
+        if path.relative_to(PACKAGE).parts[0] in PURE_PACKAGES and path.name not in IMPURE_PUBLISHING
+    ]
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -96,14 +93,26 @@ def test_commands_import_without_kernel_packages():
     assert result.returncode == 0, result.stderr
 
 
+def ways_out(path: Path) -> Iterator[str]:
+    """Uses of impure modules that are not harmless, and built-in functions that reach outside."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Attribute(value=ast.Name(id=module), attr=name) if (
+                module in IMPURE and not name.isupper()
+            ):
+                yield f"{module}.{name}"
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] in IMPURE:
+                yield module
+            case ast.Attribute(attr="now" | "today" | "utcnow" as name):
+                yield name
+            case ast.Call(func=ast.Name(id="open" | "input" | "exec" | "eval" as name)):
+                yield name
+
+
 def test_pure_modules_have_no_way_out():
-    """The pure middle imports nothing that reaches a clock, a file, a process or the kernel."""
-    ways_out = {
-        relative(path): found
-        for path in pure_modules()
-        if (found := sorted(name for name in imports(path) if name.split(".")[0] in IMPURE_IMPORTS))
-    }
-    assert ways_out == {}
+    """The pure middle reads no clock and no file, and starts no process; it only turns values into others."""
+    found = {relative(path): sorted(set(ways_out(path)) - HARMLESS) for path in pure_modules()}
+    assert {path: ways for path, ways in found.items() if ways} == {}
 
 
 def test_pure_modules_know_no_impure_ones():
@@ -163,7 +172,6 @@ def test_tests_say_what_they_prove(path):
 def test_commands_explain_themselves(name):
     """Each command has a help text, a sentence for each option, and an example with its own name."""
     command = importlib.import_module(f"ebpfdns.commands.{cli.COMMANDS[name]}").command
-    assert command.name == name
     assert command.help
     assert f"ebpfdns {name}" in f"{command.help} {command.epilog}"
     for parameter in command.params:
