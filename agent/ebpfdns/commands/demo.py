@@ -40,7 +40,11 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_asked: 
     context.exit()
 
 
-@click.command("demo", short_help="A stuck lookup you can watch, made on purpose.")
+@click.command(
+    "demo",
+    short_help="A stuck lookup you can watch, made on purpose.",
+    epilog="Watch `sudo ebpfdns demo`, then `sudo ebpfdns demo first_ns_dead`; `ebpfdns demo --list` has more.",
+)
 @click.argument("fault", type=click.Choice(list(FAULTS)), default="silent", metavar="[FAULT]")
 @click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_faults, help="Name the faults."
