@@ -15,13 +15,13 @@ from ebpfdns.publish.schema import schema
 EXAMPLES = """\
 \b
 Examples:
-  ebpfdns schema > ebpfdns.schema.json      the JSON Schema, to validate lines with
-  ebpfdns schema | grep -n rx_queue_bytes   what a field means
-  ebpfdns schema --markdown                 the same as tables, with an example of each kind
+  ebpfdns schema > events.schema.json      to validate lines with
+  ebpfdns schema | grep rx_queue_bytes     what a field means
+  ebpfdns schema --markdown                as tables, with an example of each
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command("schema", short_help="The JSON Schema of the event lines.", epilog=EXAMPLES)
 @click.option("--markdown", is_flag=True, help="Print tables to read instead (this is docs/events.md).")
 def command(*, markdown: bool) -> None:
     """Print the JSON Schema (draft 2020-12) of the event lines."""

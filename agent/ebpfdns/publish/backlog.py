@@ -53,9 +53,14 @@ class Backlog:
     @property
     def refusing(self) -> bool:
         """Whether the next line would be counted instead of kept."""
-        if self._refusing and self._used_bytes <= self._limit_bytes // 2:
+        if self._refusing and not self.half_full:
             self._refusing = False
         return self._refusing
+
+    @property
+    def half_full(self) -> bool:
+        """Whether less than half of the room is left."""
+        return self._used_bytes > self._limit_bytes // 2
 
     def take_dropped(self) -> int:
         """Lines refused since the last call; 0 while refusing, when a line about it would be refused too."""

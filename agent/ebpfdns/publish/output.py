@@ -15,7 +15,7 @@ import errno
 import os
 import select
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ebpfdns.publish.backlog import Backlog
 from ebpfdns.publish.destination import Destination
@@ -25,59 +25,13 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT_BYTES = 8 * 1024 * 1024
 RETRY_MS = 200
+#: How long a writer of lines may be held up when the queue is half full: long enough for the thread to get
+#: its turn and for a quick reader to be scheduled; and only once, until there is room again.
+PATIENCE_S = 0.02
 
 #: The reader is gone, or what we write to is: there is no point in going on.
 GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENXIO})
 HANG_UP = select.POLLERR | select.POLLHUP | select.POLLNVAL
-
-
-class LineOutput(Protocol):
-    """What the pipeline needs of an output; `Output` is the real one, `NullOutput` the one of tests."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether the reader has gone away: the agent's sign to end quietly."""
-
-    def write_lines(self, lines: Iterable[bytes]) -> None:
-        """Take lines, each with its newline; never wait."""
-
-    def take_dropped(self) -> int:
-        """Lines dropped since the last call, as soon as a line about it would be taken."""
-
-    def reopen(self) -> None:
-        """Go on in a new file of the same name."""
-
-    def flush(self, deadline_s: float) -> int:
-        """Wait for all lines to be written, up to the deadline; how many are not."""
-
-    def close(self) -> None:
-        """Write no more."""
-
-
-class NullOutput:
-    """Keeps lines in memory: `lines` is all that was written."""
-
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.closed = False
-
-    def write_lines(self, lines: Iterable[bytes]) -> None:
-        """Keep them."""
-        self.lines.extend(lines)
-
-    def take_dropped(self) -> int:
-        """Nothing is ever dropped."""
-        return 0
-
-    def reopen(self) -> None:
-        """Nothing to open."""
-
-    def flush(self, deadline_s: float) -> int:  # noqa: ARG002 - the protocol's signature
-        """Nothing waits."""
-        return 0
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 class Output:
@@ -92,6 +46,7 @@ class Output:
         self._lines_before_next = 0
         self._backlog = Backlog(limit_bytes)
         self._failure: str | None = None
+        self._patient = True
         self._closed = False
         self._stopping = False
         self._state = threading.Condition()  # guards everything above
@@ -119,19 +74,27 @@ class Output:
         return self._failure
 
     def write_lines(self, lines: Iterable[bytes]) -> None:
-        """Take lines, each with its newline; never wait. What there is no room for is counted."""
+        """Take lines, each with its newline; never wait for long. What there is no room for is counted."""
         with self._state:
+            self._give_way()
             if self._closed:
                 return
             self._backlog.add(lines)
             direct = self._destination.never_blocks
-        if direct and self._writing.acquire(blocking=False):
-            try:
+        if direct:
+            with self._writing:
                 self._drain()
-            finally:
-                self._writing.release()
         if self._backlog and not self._failure:
             self._wake()
+
+    def _give_way(self) -> None:
+        """Let the thread, or the reader, catch up a little, unless that was in vain since there was room."""
+        if not self._backlog.half_full:
+            self._patient = True
+        elif self._patient and not self._failure:
+            self._patient = self._state.wait_for(
+                lambda: self._closed or not self._backlog.half_full, PATIENCE_S
+            )
 
     def take_dropped(self) -> int:
         """Lines dropped since the last call, as soon as a line about it would be taken."""
@@ -143,7 +106,7 @@ class Output:
 
         Raises when it cannot be opened; the old one stays in use then. Standard output stays what it is.
         """
-        if self._path is None:
+        if self._path is None or self._closed:
             return
         new = Destination.path(self._path)
         with self._state:
@@ -154,6 +117,8 @@ class Output:
 
     def flush(self, deadline_s: float) -> int:
         """Wait for all lines to be written, up to the deadline; how many are not."""
+        if self._closed:
+            return 0
         self._wake()
         with self._state:
             self._state.wait_for(lambda: not self._backlog or self._closed, deadline_s)
@@ -161,9 +126,12 @@ class Output:
 
     def close(self) -> None:
         """Write no more. A thread that hangs in a write is left behind, with its file descriptor."""
+        if self._stopping:
+            return
         self._stopping = True
         self._wake()
         self._thread.join(timeout=1.0)
+        self._end()
         if self._thread.is_alive():
             return
         for destination in filter(None, (self._destination, self._next)):
@@ -183,16 +151,16 @@ class Output:
     def _wait(self) -> None:
         """Sleep until there may be something to do."""
         with self._state:
-            fd, failing = self._destination.fd, self._failure is not None
+            destination, failing = self._destination, self._failure is not None
             events = select.POLLOUT if self._backlog else 0
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)
         if not failing:  # a full disk is always "ready": only time helps
-            poller.register(fd, events)
+            poller.register(destination.fd, events)
         ready = dict(poller.poll(RETRY_MS if failing else None))
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
-        if ready.get(fd, 0) & HANG_UP:
+        if ready.get(destination.fd, 0) & HANG_UP and destination is self._destination:
             self._end()
 
     def _drain(self) -> None:
@@ -214,7 +182,8 @@ class Output:
             with self._state:
                 self._failure = None
                 self._lines_before_next -= self._backlog.advance(written_bytes)
-                self._state.notify_all()
+                if not self._backlog.half_full:
+                    self._state.notify_all()
 
     def _next_chunk(self) -> bytes:
         limit_lines = None if self._next is None else self._lines_before_next
@@ -247,7 +216,7 @@ class Output:
         return True
 
     def _end(self) -> None:
-        """The reader is gone: nothing will be written any more."""
+        """The reader is gone, or we are to stop: nothing will be written any more."""
         with self._state:
             self._closed = True
             self._state.notify_all()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ebpfdns.publish.schema import agent, common, connect, lookup, verdict
+from ebpfdns.publish.schema import agent, connect, lookup, participants, verdict
 from ebpfdns.publish.schema.terms import Schema, choice, constant, record, ref, text
 
 #: kind → when such a line is written.
@@ -76,7 +76,7 @@ def _line(
     """A line: what every line has, then what this kind carries."""
     required: dict[str, Schema] = {
         "v": constant(1, "Version of this contract; another number means other names."),
-        "ts": common.timestamp("When the thing was observed."),
+        "ts": participants.timestamp("When the thing was observed."),
         "event": constant(kind, KINDS[kind]),
         "message": text("One sentence for a person in a log viewer; never the only place of a fact."),
         "host": record("The machine the agent runs on.", {"name": text("Its host name.")}),
@@ -95,16 +95,16 @@ def _line(
 def _shapes() -> dict[str, Schema]:
     """The objects that appear in more than one place."""
     return {
-        "process": common.process(),
-        "thread": common.thread(),
-        "container": common.container(),
-        "k8s": common.k8s(),
+        "process": participants.process(),
+        "thread": participants.thread(),
+        "container": participants.container(),
+        "k8s": participants.k8s(),
         "query": lookup.query(),
         "waiting_on": lookup.waiting_on(),
         "cause": verdict.cause(_cause_ids()),
         "chain": verdict.chain(),
         "hop": verdict.hop(),
-        "hop_process": common.hop_process(),
+        "hop_process": participants.hop_process(),
         "hop_connect": connect.of_hop(),
         "histogram": agent.histogram(),
     }

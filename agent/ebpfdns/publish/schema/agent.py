@@ -6,7 +6,7 @@ Must not know: lookups (beyond a link to one), causes, how anything is counted.
 
 from __future__ import annotations
 
-from ebpfdns.publish.schema.common import PURPOSES, lookup_link, server, timestamp, transport
+from ebpfdns.publish.schema.participants import PURPOSES, lookup_link, server, timestamp, transport
 from ebpfdns.publish.schema.terms import (
     Schema,
     choice,

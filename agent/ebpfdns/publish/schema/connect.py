@@ -6,7 +6,7 @@ Must not know: lookups (beyond a link to one), causes, the agent.
 
 from __future__ import annotations
 
-from ebpfdns.publish.schema.common import (
+from ebpfdns.publish.schema.participants import (
     FAMILIES,
     PURPOSES,
     STATUS_ENDED,

@@ -6,7 +6,7 @@ Must not know: connects, causes, the agent.
 
 from __future__ import annotations
 
-from ebpfdns.publish.schema.common import STATUS_ENDED, STATUS_IN_FLIGHT, server, timestamp, transport
+from ebpfdns.publish.schema.participants import STATUS_ENDED, STATUS_IN_FLIGHT, server, timestamp, transport
 from ebpfdns.publish.schema.terms import (
     Schema,
     choice,

@@ -1,4 +1,4 @@
-"""What every line can have, and the small shapes that many of them share.
+"""Who takes part: the process, thread and container that wait, the server that is asked, and when.
 
 Owns: time, process, thread, container, Kubernetes names, server, network, error.
 Must not know: lookups, connects, or when a line is written.
