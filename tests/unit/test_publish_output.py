@@ -243,13 +243,14 @@ def test_a_file_that_may_not_grow_has_no_half_line(tmp_path: Path, then: str) ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tiny file system needs root")
-def test_a_full_disk_has_no_half_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [os.O_APPEND, 0], ids=["--output", "redirected"])
+def test_a_full_disk_has_no_half_line(tmp_path: Path, flags: int) -> None:
     """A disk without space keeps whole lines only; once there is space nothing that was kept is missing."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True)
     try:
         ballast, path = tmp_path / "ballast", tmp_path / "events.jsonl"
         ballast.write_bytes(bytes(32 * 1024))
-        output = Output.open(str(path))
+        output = Output(Destination(os.open(path, os.O_WRONLY | os.O_CREAT | flags)))
         output.write_lines(numbered(range(250), 203))
         assert output.flush(0.5) > 0
         assert output.failure == "ENOSPC"
@@ -337,6 +338,19 @@ def test_a_device_that_is_always_full_costs_nothing() -> None:
     after_s = resource.getrusage(resource.RUSAGE_SELF)
     output.close()
     assert output.failure == "ENOSPC"
+    assert after_s.ru_utime + after_s.ru_stime - before_s.ru_utime - before_s.ru_stime < 0.25
+
+
+def test_a_quiet_output_costs_nothing(tmp_path: Path) -> None:
+    """With nothing to write the thread sleeps, although a file is always ready for more."""
+    output = Output.open(str(tmp_path / "events.jsonl"))
+    output.write_lines(numbered(range(3)))
+    output.flush(FLUSH_S)
+    before_s = resource.getrusage(resource.RUSAGE_SELF)
+    with output._state:
+        assert not output._state.wait_for(lambda: output.closed, 0.5)
+    after_s = resource.getrusage(resource.RUSAGE_SELF)
+    output.close()
     assert after_s.ru_utime + after_s.ru_stime - before_s.ru_utime - before_s.ru_stime < 0.25
 
 
