@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAME_WIDTH = 36
+STATUSES: dict[str, Status] = {status: status for status in get_args(Status)}
 KERNEL_MODULE = "ebpfdns.observe.kernel"
 
 
@@ -115,14 +116,8 @@ def _self_test() -> list[Check]:
     try:
         self_test = getattr(importlib.import_module(KERNEL_MODULE), "self_test", None)
         rows = self_test() if self_test is not None else []
-        return [Check(name, _status(status), detail) for name, status, detail in rows]
+        return [Check(name, STATUSES[status], detail) for name, status, detail in rows]
     except EbpfdnsError as error:
         return [Check("self-test", "missing", str(error), error.remedy)]
     except (ImportError, OSError) as error:
         return [Check("self-test", "missing", f"bcc does not work: {error}", "apt-get install python3-bpfcc")]
-
-
-def _status(text: str) -> Status:
-    """One of the three words; anything else would be a mistake of ours."""
-    found: Status = next(status for status in get_args(Status) if status == text)
-    return found

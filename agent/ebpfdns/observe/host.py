@@ -116,7 +116,7 @@ def read_host() -> Host:
         pidns_device=pidns and pidns.st_dev,
         pidns_inode=pidns and pidns.st_ino,
         cgroupns_inode=cgroupns and cgroupns.st_ino,
-        cgroup2=cgroup2 and str(cgroup2),
+        cgroup2=None if cgroup2 is None else str(cgroup2),
     )
 
 

@@ -79,8 +79,7 @@ def read_process(pid: int) -> Process:
     if stat.is_kernel_thread:
         what = f"{pid} ({stat.comm}) is a kernel thread: it looks no names up"
         raise NoSuchTargetError(what, remedy="ps -e")
-    exe = _link_target(f"/proc/{alive_tid}/exe")
-    exe = exe.removesuffix(DELETED) if exe else None
+    exe = _program(alive_tid)
     cgroup_text = _read_text(f"/proc/{alive_tid}/cgroup") or ""
     start_ns = stat.start_ticks * NS_PER_S // CLOCK_TICKS_PER_S
     return Process(
@@ -182,6 +181,12 @@ def _alive_thread(pid: int) -> int | None:
         if stat is not None and stat.state not in DEAD_STATES:
             return tid
     return None
+
+
+def _program(tid: int) -> str | None:
+    """The path of its program, fit to be shown (bytes that are not UTF-8 are escaped); None when refused."""
+    target = _link_target(f"/proc/{tid}/exe")
+    return os.fsencode(target).decode("utf-8", "backslashreplace").removesuffix(DELETED) if target else None
 
 
 def _read_stat(path: str) -> _Stat | None:
