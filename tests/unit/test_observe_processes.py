@@ -158,7 +158,7 @@ def test_a_deleted_program_keeps_its_path(tmp_path: Path) -> None:
 def test_a_program_with_odd_bytes_in_its_name_can_be_shown(tmp_path: Path) -> None:
     """Bytes that are not UTF-8 are escaped: the name can be written as JSON."""
     program = os.fsencode(tmp_path) + b"/odd-\xff"
-    shutil.copy("/bin/cat", program)
+    shutil.copy(b"/bin/cat", program)
     with subprocess.Popen([program], stdin=subprocess.PIPE) as running:
         assert read_process(running.pid).name == r"odd-\xff"
         running.kill()
