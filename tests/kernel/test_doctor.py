@@ -56,6 +56,12 @@ def test_the_json_says_what_the_text_says() -> None:
     assert positions == sorted(positions)
 
 
+def test_the_format_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Like every option, this one is also read from its variable."""
+    monkeypatch.setenv("EBPFDNS_DOCTOR_FORMAT", "json")
+    assert json.loads(doctor().stdout)["can_attach"] is True
+
+
 def test_nobody_is_told_what_is_missing() -> None:
     """Without any rights everything that can be found out is still printed; the end is 3, with what to do."""
     result = doctor("--format", "json", through=NOBODY)

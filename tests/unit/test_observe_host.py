@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.machinery
 import os
+import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebpfdns.commands import doctor
 from ebpfdns.commands.host_checks import Check, host_checks, libc_check
 from ebpfdns.commands.tracepoint_checks import EXPECTED, SYSCALLS, TRACEPOINTS, tracepoint_checks
+from ebpfdns.errors import HostCannotTraceError
 from ebpfdns.observe import host, tracepoints
 from ebpfdns.observe.host import CAPABILITIES, Bcc, Host, decode_capabilities, read_host
 from ebpfdns.observe.libraries import Library
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ebpfdns.observe.tracepoints import Layout
 
 GOOD = Host(
@@ -137,6 +144,39 @@ def test_arm64_does_not_miss_calls_it_never_had() -> None:
     assert {check.status for check in checks} == {"ok"}
 
 
+def self_test(monkeypatch: pytest.MonkeyPatch, body: Callable[[], object]) -> list[Check]:
+    """What the doctor makes of a module that loads and attaches for real."""
+    module = types.ModuleType(doctor.KERNEL_MODULE)
+    module.__spec__ = importlib.machinery.ModuleSpec(doctor.KERNEL_MODULE, None)
+    vars(module)["self_test"] = body
+    monkeypatch.setitem(sys.modules, doctor.KERNEL_MODULE, module)
+    return doctor._self_test()
+
+
+def test_what_really_loads_and_attaches_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of the self-test are lines of the doctor's."""
+    rows = [("load", "ok", "7 programs"), ("uprobe", "missing", "refused")]
+    found = self_test(monkeypatch, lambda: rows)
+    assert [(check.name, check.status, check.detail) for check in found] == rows
+
+
+@pytest.mark.parametrize(
+    "error", [HostCannotTraceError("no", remedy="do this"), OSError("libbcc.so.0: cannot open")]
+)
+def test_a_self_test_that_fails_is_a_line_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """An error in the self-test does not end the doctor: it is what the doctor came to find out."""
+
+    def fail() -> object:
+        raise error
+
+    (found,) = self_test(monkeypatch, fail)
+    assert found.status == "missing"
+    assert str(error) in found.detail
+    assert found.remedy
+
+
 def test_the_layout_of_a_record_is_read() -> None:
     """Fields with their places, arrays among them, and not those every tracepoint has."""
     assert tracepoints.parse_format(FORMAT) == {"skaddr": (8, 8), "saddr_v6": (40, 16), "comm": (56, 4)}
@@ -215,7 +255,7 @@ def test_bcc_is_found_without_being_imported(tmp_path: Path, monkeypatch: pytest
     package.mkdir()
     (package / "__init__.py").write_text("raise AssertionError", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(__import__("sys").modules, "bcc", raising=False)
+    monkeypatch.delitem(sys.modules, "bcc", raising=False)
     assert host.find_bcc() == Bcc(str(package), None, is_tracer=False)
     (package / "libbcc.py").touch()
     (package / "version.py").write_text("__version__ = '0.29.1'\n", encoding="utf-8")

@@ -41,6 +41,7 @@ KERNEL_MODULE = "ebpfdns.observe.kernel"
 @click.option(
     "--format",
     "output_format",
+    envvar="EBPFDNS_DOCTOR_FORMAT",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
