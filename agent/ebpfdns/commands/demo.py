@@ -43,7 +43,7 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_asked: 
 @click.command(
     "demo",
     short_help="A stuck lookup you can watch, made on purpose.",
-    epilog="Watch `sudo ebpfdns demo`, then `sudo ebpfdns demo first_ns_dead`; `ebpfdns demo --list` has more.",
+    epilog="Watch `sudo ebpfdns demo`, then `sudo ebpfdns demo first_ns_dead`; `ebpfdns demo --list`: all.",
 )
 @click.argument("fault", type=click.Choice(list(FAULTS)), default="silent", metavar="[FAULT]")
 @click.option(
