@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Every struct that crosses between kernel and agent. Types only: THE boundary.
+ *
+ * Mirrored in agent/ebpfdns/model/boundary.py; a test compares size and offset of every field by name.
+ * Times are CLOCK_MONOTONIC nanoseconds; 0 says "did not happen". Addresses are 16 bytes, an IPv4 address in the
+ * first four. Ports and DNS fields are in host order. `pid` and `tid` are as the agent's own pid namespace numbers
+ * them, `host_pid` and `host_tid` as the initial one does.
+ */
+#ifndef EBPFDNS_EVENTS_H
+#define EBPFDNS_EVENTS_H
+
+#define LOOKUP_NAME_BYTES 256
+#define SERVICE_BYTES 32
+#define QUERY_NAME_BYTES 92
+#define GIVEN_NAME_BYTES 128
+#define PATH_BYTES 108
+#define COMM_BYTES 16
+#define MAX_QUERIES 8
+#define MAX_ADDRESSES 8
+
+/* First field of every frame in the ring buffer. */
+enum frame_kind {
+  FRAME_LOOKUP = 1,  /* struct lookup: a lookup ended (only as many queries as it has) */
+  FRAME_CONNECT = 2, /* struct connect: a connect ended */
+  FRAME_PROCESS = 3, /* struct process_change */
+};
+
+enum api {
+  API_NONE,
+  API_GETADDRINFO,
+  API_GETHOSTBYNAME,
+  API_GETHOSTBYNAME2,
+  API_GETHOSTBYNAME_R,
+  API_GETHOSTBYNAME2_R,
+  API_GETHOSTBYADDR,
+  API_GETHOSTBYADDR_R,
+  API_GETNAMEINFO,
+  API_RES_QUERY,
+  API_RES_SEARCH,
+  API_RES_SEND,
+  API_RES_NQUERY,
+  API_RES_NSEARCH,
+  API_RES_NSEND,
+  API_WIRE, /* DNS traffic that belongs to no call we probe */
+};
+
+enum status {
+  STATUS_IN_FLIGHT,
+  STATUS_OK,
+  STATUS_FAILED,
+  STATUS_ABANDONED, /* the thread or process went away, or jumped out */
+};
+
+/* struct lookup.flags */
+#define LOOKUP_NAME_CUT 1      /* longer than LOOKUP_NAME_BYTES - 1 */
+#define LOOKUP_NAME_UNREAD 2   /* its memory could not be read */
+#define LOOKUP_NAME_IS_WIRE 4  /* DNS wire format, from a packet */
+#define LOOKUP_NAME_IS_ADDRESS 8 /* a raw address or sockaddr: a reverse lookup */
+#define LOOKUP_CODE_IS_KNOWN 16 /* `code` holds the function's own error code */
+#define LOOKUP_SOCKET_CLOSED 32 /* wire: its socket was closed with a question unanswered */
+#define LOOKUP_MAY_BE_MISSED 64 /* a map was full: queries of this lookup may be missing */
+
+/* struct query.flags */
+#define QUERY_ANSWERED 1
+#define QUERY_TRUNCATED 2
+#define QUERY_NAME_CUT 4  /* longer than QUERY_NAME_BYTES */
+#define QUERY_NO_MESSAGE 8 /* no packet left: the kernel refused the connect or the send */
+#define QUERY_SETTLED 16   /* another server has answered the same question */
+
+struct query {
+  __u64 socket; /* identity only: the kernel's struct sock */
+  __u64 sent_ns;
+  __u64 resent_ns; /* the latest repetition with the same id to the same server */
+  __u64 reply_ns;
+  __u8 server[16];
+  __u16 server_port;
+  __u16 id;
+  __u16 type;
+  __u16 answers;  /* ANCOUNT of the reply */
+  __s32 error;    /* errno that the kernel gave this socket, e.g. ECONNREFUSED; 0: none */
+  __u8 family;    /* AF_INET, AF_INET6 */
+  __u8 transport; /* IPPROTO_UDP, IPPROTO_TCP */
+  __u8 attempts;
+  __u8 rcode;
+  __u8 flags;
+  __u8 name_bytes;
+  __u8 name[QUERY_NAME_BYTES]; /* DNS wire format */
+  __u8 pad[6];
+};
+
+/* A lookup that has been noticed: it asked or connected (open, in the map `lookups`), or it ended (in the ring). */
+struct lookup {
+  __u32 kind;
+  __u32 flags;
+  __u64 key; /* host pid << 32 | host tid for calls; for wire a hash with the highest bit set */
+  __u64 start_ns;
+  __u64 end_ns;
+  __u32 pid;
+  __u32 tid;
+  __u32 host_pid;
+  __u32 host_tid;
+  __s32 code;       /* EAI_…, h_errno, or errno, by api */
+  __u16 more_answered; /* of more_queries */
+  __u16 pad_1;
+  __u16 family;     /* hints.ai_family, or the function's af */
+  __u16 more_queries;  /* beyond the MAX_QUERIES that are kept */
+  __u16 unexpected_replies; /* came to a socket of this lookup, but fit no question */
+  __u16 name_bytes;
+  __u8 api;
+  __u8 status;
+  __u8 query_count;
+  __u8 address_count;
+  __u8 more_addresses;
+  __u8 nested_calls;
+  __u8 is_expected; /* working memory of the programs: in a map the verifier need not tell its values apart */
+  __u8 is_complete;
+  char comm[COMM_BYTES];
+  char service[SERVICE_BYTES];
+  char name[LOOKUP_NAME_BYTES];
+  __u8 address_families[MAX_ADDRESSES];
+  __u8 addresses[MAX_ADDRESSES][16];
+  struct query queries[MAX_QUERIES];
+};
+
+/* One per thread that ever looked up: reused, never deleted before the thread ends. start_ns 0: idle. */
+struct call {
+  __u64 start_ns;
+  __u64 stack; /* stack pointer at entry of the outermost call: tells a nested call from an abandoned one */
+  __u64 name;  /* pointers into the target's memory, read only when the lookup matters */
+  __u64 service;
+  __u64 hints;
+  __u64 result;
+  __u64 code_at; /* h_errnop of the _r functions */
+  __u32 pid;
+  __u32 tid;
+  __u32 family;
+  __u32 name_size; /* of a raw address */
+  __u8 api;
+  __u8 has_record; /* there is an entry in `lookups` under this thread's key */
+  __u8 is_paused;  /* returned ERANGE: the caller will repeat it with a larger buffer */
+  __u8 nested_calls;
+  __u8 pad[4];
+};
+
+/* struct connect.flags */
+#define CONNECT_IN_LOOKUP 1    /* made by a thread inside a traced lookup */
+#define CONNECT_NON_BLOCKING 2 /* connect() said EINPROGRESS */
+#define CONNECT_HAS_LOOKUP 4   /* the lookup_… fields are set */
+#define CONNECT_PATH_IS_ABSTRACT 8
+
+struct connect {
+  __u32 kind;
+  __u32 flags;
+  __u64 key; /* struct sock, or host pid << 32 | host tid | 1 << 63 while it has none */
+  __u64 start_ns;
+  __u64 end_ns;
+  __u32 pid;
+  __u32 tid;
+  __u32 host_pid;
+  __u32 host_tid;
+  __s32 error; /* errno; 0: none, or not told */
+  __u32 fd;
+  __u16 family;
+  __u16 port;
+  __u8 transport; /* IPPROTO_TCP, IPPROTO_UDP; 0: AF_UNIX, or not known */
+  __u8 status;
+  __u8 tcp_state; /* enum of include/net/tcp_states.h; 0: none seen */
+  __u8 path_bytes;
+  __u32 retransmits;
+  __u32 lookup_tid; /* the lookup that gave this address */
+  __u64 lookup_start_ns;
+  __u64 lookup_key;
+  char comm[COMM_BYTES];
+  char lookup_name[GIVEN_NAME_BYTES];
+  __u8 address[16];
+  char path[PATH_BYTES];
+  __u8 pad[4];
+};
+
+/* What a thread waits in (start_ns > 0), and when it last came back. One per thread of a target, reused. */
+struct wait {
+  __u64 start_ns;
+  __u64 last_return_ns;
+  __u32 pid;
+  __u32 tid;
+  __s32 fd;      /* of epoll; poll and select: -1 */
+  __s32 last_fd; /* of the latest epoll wait that returned */
+  __u8 wait_kind;
+  __u8 last_kind;
+  __u8 pad[6];
+};
+
+enum wait_kind {
+  WAIT_EPOLL_WAIT,
+  WAIT_EPOLL_PWAIT,
+  WAIT_EPOLL_PWAIT2,
+  WAIT_POLL,
+  WAIT_PPOLL,
+  WAIT_SELECT,
+  WAIT_PSELECT6,
+  WAIT_KINDS,
+};
+
+enum process_change_kind {
+  PROCESS_FORKED = 1,
+  PROCESS_EXECED = 2,
+};
+
+struct process_change {
+  __u32 kind;
+  __u32 change;
+  __u64 at_ns;
+  __u32 pid; /* forked: the child, as the initial pid namespace numbers it */
+  __u32 parent_pid;
+};
+
+/* A DNS socket of a target: who opened it, and where the next message of a TCP stream begins. */
+#define SOCKET_OPEN_KEYS 8
+struct dns_socket {
+  __u64 socket;   /* its own key: the kernel's struct sock, as a number */
+  __u64 call_key; /* host pid << 32 | host tid of the thread that used it last */
+  __u64 open_keys[SOCKET_OPEN_KEYS]; /* wire lookups begun on it and not ended */
+  __u32 pid;
+  __u32 tid;
+  __u8 server[16];
+  __u16 server_port;
+  __u8 family;
+  __u8 transport;
+  __u32 next_sent_seq; /* TCP: sequence number at which the next outgoing length prefix begins */
+  __u32 next_received_seq;
+  __u16 sent_pending;     /* a length prefix came alone: its message begins at next_sent_seq, this long */
+  __u16 received_pending;
+  __u8 has_sent_seq;
+  __u8 has_received_seq;
+  __u8 pad[6];
+};
+
+/* index of the array `counters`: everything counted, per CPU */
+enum counter {
+  LOOKUPS_STARTED,
+  LOOKUPS_OK,
+  LOOKUPS_FAILED,
+  LOOKUPS_ABANDONED,
+  CONNECTS_STARTED,
+  CONNECTS_OK,
+  CONNECTS_FAILED,
+  CONNECTS_ABANDONED,
+  QUERIES_SENT,
+  QUERIES_ANSWERED,
+  QUERIES_UNANSWERED,
+  FRAMES_SUBMITTED,
+  LOST_RING_FULL,        /* a frame found no room in the ring */
+  LOST_CALLS_FULL,       /* a thread found no room in `calls`: its lookups are not seen */
+  LOST_LOOKUPS_FULL,     /* a lookup found no room in `lookups`: its queries are not seen */
+  LOST_SOCKETS_FULL,
+  LOST_CONNECTS_FULL,
+  LOST_WAITS_FULL,
+  LOST_NAMES_CUT,
+  LOST_MEMORY_UNREAD,    /* a name or result could not be read from the target */
+  LOST_PACKETS_ODD,      /* a DNS packet that could not be taken apart */
+  LOST_SOCKET_KEYS_FULL, /* more wire lookups open on one socket than are remembered */
+  COUNTERS,
+};
+
+/* rows of the array `histogram`: one a latency */
+enum latency {
+  LATENCY_LOOKUP,
+  LATENCY_CONNECT,
+  LATENCY_QUERY,
+  LATENCY_WAIT, /* + enum wait_kind */
+  LATENCIES = LATENCY_WAIT + WAIT_KINDS,
+};
+
+/* bucket i of a row counts values below 2^(i + HISTOGRAM_SHIFT) ns; the last one all above */
+#define HISTOGRAM_SHIFT 10
+#define HISTOGRAM_BUCKETS 28
+struct histogram_row {
+  __u64 sum_ns;
+  __u64 count[HISTOGRAM_BUCKETS];
+};
+
+/* What the agent tells the programs, changed while they run. */
+struct settings {
+  __u64 slow_after_ns;
+  __u32 publish_all;
+  __u32 target_count;
+};
+
+#endif

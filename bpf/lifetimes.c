@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Ends of threads and processes, so that nothing stays open for ever; new programs and new children. */
+
+INLINE void thread_is_gone(u64 host) {
+  struct call *call = calls.lookup(&host);
+  if (call) {
+    if (call->start_ns) end_call(call, host, bpf_ktime_get_ns(), STATUS_ABANDONED, 0, 0, 0);
+    calls.delete(&host);
+  }
+  abandon_connect_of(host);
+  waits.delete(&host);
+}
+
+int thread_exits(void *ctx) {
+  thread_is_gone(bpf_get_current_pid_tgid());
+  return 0;
+}
+
+struct program_exec {
+  u64 common;
+  u32 filename;
+  int tid;
+  int old_tid;
+};
+
+INLINE void tell_change(u32 change, u32 pid, u32 parent_pid) {
+  struct process_change told = {.kind = FRAME_PROCESS, .change = change, .pid = pid, .parent_pid = parent_pid};
+  told.at_ns = bpf_ktime_get_ns();
+  if (frames.ringbuf_output(&told, sizeof(told), 0) == 0)
+    count(FRAMES_SUBMITTED, 1);
+  else
+    count(LOST_RING_FULL, 1);
+}
+
+/* After an exec only one thread is left, under the process's number; its calls belong to the old program. */
+int program_execs(struct program_exec *ctx) {
+  struct ids ids;
+  if (!current_target(&ids)) return 0;
+  u64 process = ids.host >> 32 << 32;
+  LOOP (int i = 0; i < 2; i++) thread_is_gone(process | (i ? process >> 32 : (u32)ctx->old_tid));
+  tell_change(PROCESS_EXECED, ids.pid, 0);
+  return 0;
+}
+
+#ifdef FOLLOW_CHILDREN
+#define CLONE_THREAD 0x00010000
+
+struct new_task {
+  u64 common;
+  int pid;
+  char comm[COMM_BYTES];
+  u64 clone_flags;
+};
+
+/* A child is a target before it runs its first instruction. */
+int task_is_made(struct new_task *ctx) {
+  struct ids ids;
+  if (ctx->clone_flags & CLONE_THREAD || !current_target(&ids)) return 0;
+  u32 child = ctx->pid;
+  int index = (child >> 6) & 1023;
+  u64 *word = target_bits.lookup(&index), since = bpf_ktime_get_ns();
+  if (word) *word |= 1ULL << (child & 63);
+  if (targets.update(&child, &since) != 0) return 0;
+  tell_change(PROCESS_FORKED, child, ids.pid);
+  return 0;
+}
+#endif

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Library calls that look something up: getaddrinfo, gethostby*, getnameinfo, res_*.
+ *
+ * The outermost call of a thread is the lookup; what it calls inside itself is nested. A call keeps only pointers:
+ * its name is copied when the lookup begins to matter (it asks a server, or ends slowly or badly). So a lookup that
+ * is answered from memory costs two clock readings and a hash look-up or two.
+ */
+
+#if defined(bpf_target_x86)
+#define RETURN_POPS 8 /* the return address has left the stack when the function has returned */
+#define STACK_ARGUMENT(ctx, n) (PT_REGS_SP(ctx) + 8 + 8 * ((n) - 7))
+#else
+#define RETURN_POPS 0
+#define STACK_ARGUMENT(ctx, n) (PT_REGS_SP(ctx) + 8 * ((n) - 9))
+#endif
+
+#define ERANGE 34
+#define RES_H_ERRNO_OFFSET 496 /* of struct __res_state, 64 bit glibc */
+#define DNS_HEADER_BYTES 12
+
+INLINE u64 user_word(u64 at) {
+  u64 word = 0;
+  if (at) read_user(&word, sizeof(word), (void *)at);
+  return word;
+}
+
+INLINE void read_name(struct lookup *record, struct call *call) {
+  if (!call->name) return;
+  if (call->api == API_RES_SEND || call->api == API_RES_NSEND) {
+    record->flags |= LOOKUP_NAME_IS_WIRE;
+    record->name_bytes = LOOKUP_NAME_BYTES - 1;
+    if (read_user(record->name, LOOKUP_NAME_BYTES - 1, (void *)call->name + DNS_HEADER_BYTES) == 0) return;
+    record->name_bytes = 0;
+  } else if (call->name_size) {
+    u64 bytes = call->name_size;
+    UNKNOWN(bytes);
+    if (bytes > 28) bytes = 28;
+    record->flags |= LOOKUP_NAME_IS_ADDRESS;
+    record->name_bytes = bytes;
+    if (read_user(record->name, bytes, (void *)call->name) == 0) return;
+    record->name_bytes = 0;
+  } else {
+    long bytes = read_user_text(record->name, LOOKUP_NAME_BYTES, (void *)call->name);
+    if (bytes > 0) {
+      record->name_bytes = bytes - 1;
+      if (bytes < LOOKUP_NAME_BYTES) return;
+      /* It may end exactly here: the next byte tells. */
+      char next = 0;
+      read_user(&next, 1, (void *)call->name + LOOKUP_NAME_BYTES - 1);
+      if (!next) return;
+      record->flags |= LOOKUP_NAME_CUT;
+      count(LOST_NAMES_CUT, 1);
+      return;
+    }
+  }
+  record->flags |= LOOKUP_NAME_UNREAD;
+  count(LOST_MEMORY_UNREAD, 1);
+}
+
+/* Everything a call knows goes into its record. */
+INLINE void describe(struct lookup *record, struct call *call, u64 key) {
+  record->kind = FRAME_LOOKUP;
+  record->key = key;
+  record->start_ns = call->start_ns;
+  record->pid = call->pid;
+  record->tid = call->tid;
+  record->host_pid = key >> 32;
+  record->host_tid = (u32)key;
+  record->api = call->api;
+  record->nested_calls = call->nested_calls;
+  record->family = call->family;
+  if (call->hints) {
+    u32 family = 0;
+    read_user(&family, sizeof(family), (void *)call->hints + 4);
+    record->family = family;
+  }
+  bpf_get_current_comm(record->comm, COMM_BYTES);
+  if (call->service) read_user_text(record->service, SERVICE_BYTES, (void *)call->service);
+  read_name(record, call);
+}
+
+/* The record of this thread's open call, made when it is not there yet; NULL when the map is full. */
+INLINE struct lookup *record_of(struct call *call, u64 key) {
+  if (call->has_record) return lookups.lookup(&key);
+  int zero = 0;
+  struct lookup *blank = blank_lookup.lookup(&zero);
+  if (!blank || lookups.update(&key, blank) != 0) {
+    count(LOST_LOOKUPS_FULL, 1);
+    return NULL;
+  }
+  struct lookup *record = lookups.lookup(&key);
+  if (!record) return NULL;
+  call->has_record = 1;
+  describe(record, call, key);
+  return record;
+}
+
+INLINE void add_address(struct lookup *record, u16 family, u8 *bytes) {
+  u32 n = record->address_count;
+  if (n >= MAX_ADDRESSES) {
+    if (record->more_addresses < 255) record->more_addresses++;
+    return;
+  }
+  record->address_families[n] = family;
+  __builtin_memcpy(record->addresses[n], bytes, 16);
+  record->address_count = n + 1;
+}
+
+/* struct addrinfo (64 bit): family 4, address 24, next 40. The list repeats an address for each socket type. */
+INLINE void read_addrinfo_list(struct lookup *record, u64 node) {
+  u8 last[16] = {}, bytes[16];
+  u16 last_family = 0;
+  LOOP (int i = 0; i < 3 * MAX_ADDRESSES && node; i++) {
+    u32 family = 0;
+    read_user(&family, sizeof(family), (void *)node + 4);
+    u64 address = user_word(node + 24);
+    node = user_word(node + 40);
+    __builtin_memset(bytes, 0, sizeof(bytes));
+    if (family == 2)
+      read_user(bytes, 4, (void *)address + 4);
+    else if (family == 10)
+      read_user(bytes, 16, (void *)address + 8);
+    else
+      continue;
+    if (family == last_family && ((u64 *)bytes)[0] == ((u64 *)last)[0] && ((u64 *)bytes)[1] == ((u64 *)last)[1])
+      continue;
+    last_family = family;
+    __builtin_memcpy(last, bytes, 16);
+    add_address(record, family, bytes);
+  }
+}
+
+/* struct hostent (64 bit): h_addrtype 16, h_addr_list 24. */
+INLINE void read_hostent(struct lookup *record, u64 entry) {
+  u32 family = 0;
+  read_user(&family, sizeof(family), (void *)entry + 16);
+  u64 list = user_word(entry + 24);
+  LOOP (int i = 0; i <= MAX_ADDRESSES && list; i++) {
+    u8 bytes[16] = {};
+    u64 address = user_word(list + 8 * i);
+    if (!address) return;
+    if (family == 2)
+      read_user(bytes, 4, (void *)address);
+    else if (family == 10)
+      read_user(bytes, 16, (void *)address);
+    else
+      return;
+    add_address(record, family, bytes);
+  }
+}
+
+INLINE void read_addresses(struct lookup *record, struct call *call, u64 returned) {
+  u8 api = call->api;
+  if (api == API_GETADDRINFO)
+    read_addrinfo_list(record, user_word(call->result));
+  else if (api == API_GETHOSTBYNAME || api == API_GETHOSTBYNAME2)
+    read_hostent(record, returned);
+  else if (api == API_GETHOSTBYNAME_R || api == API_GETHOSTBYNAME2_R)
+    read_hostent(record, user_word(call->result));
+}
+
+/* A later connect to one of these addresses is then known to come from this lookup. */
+INLINE void remember_given(struct lookup *record) {
+  struct given given_by = {.key = record->key, .start_ns = record->start_ns, .tid = record->tid};
+  read_kernel(given_by.name, GIVEN_NAME_BYTES - 1, record->name);
+  LOOP (int i = 0; i < MAX_ADDRESSES; i++) {
+    if (i >= record->address_count) return;
+    struct given_key key = {.host_pid = record->host_pid, .family = record->address_families[i]};
+    __builtin_memcpy(key.address, record->addresses[i], 16);
+    given.update(&key, &given_by);
+  }
+}
+
+/* What was asked and not answered is counted, and forgotten. */
+INLINE void settle_questions(struct lookup *record) {
+  u64 unanswered = record->more_queries - record->more_answered;
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    if (i >= record->query_count) break;
+    struct query *query = &record->queries[i];
+    if (query->flags & QUERY_NO_MESSAGE) continue;
+    if (!(query->flags & QUERY_ANSWERED)) unanswered++;
+    UNKNOWN(unanswered);
+    struct question_key question = {.socket = query->socket, .id = query->id};
+    asked.delete(&question);
+  }
+  if (unanswered) count(QUERIES_UNANSWERED, unanswered);
+}
+
+INLINE void submit_lookup(struct lookup *record) {
+  u64 bytes = sizeof(struct lookup) - (MAX_QUERIES - record->query_count) * sizeof(struct query);
+  UNKNOWN(bytes);
+  if (bytes <= sizeof(struct lookup)) submit(record, bytes);
+}
+
+INLINE void count_end(u8 status) {
+  count(status == STATUS_OK ? LOOKUPS_OK : status == STATUS_FAILED ? LOOKUPS_FAILED : LOOKUPS_ABANDONED, 1);
+}
+
+/* The one way a call ends. `returned` is the function's own value, meaningful when it did return. */
+INLINE void end_call(struct call *call, u64 key, u64 now, u8 status, u64 returned, int code, u32 flags) {
+  u64 took_ns = now - call->start_ns;
+  count_end(status);
+  if (status != STATUS_ABANDONED) observe(LATENCY_LOOKUP, took_ns);
+  bool tell = is_worth_telling(status, took_ns);
+  if (call->has_record) {
+    struct lookup *record = lookups.lookup(&key);
+    if (record) {
+      record->end_ns = now;
+      record->status = status;
+      record->code = code;
+      record->flags |= flags;
+      record->nested_calls = call->nested_calls;
+      if (status == STATUS_OK) {
+        read_addresses(record, call, returned);
+        remember_given(record);
+      }
+      settle_questions(record);
+      if (tell) submit_lookup(record);
+      lookups.delete(&key);
+    }
+  } else if (tell) {
+    /* It never asked anybody, or there was no room: a record without queries, straight into the ring. */
+    struct lookup *record = frames.ringbuf_reserve(sizeof(struct lookup) - MAX_QUERIES * sizeof(struct query));
+    if (record) {
+      __builtin_memset(record, 0, sizeof(struct lookup) - MAX_QUERIES * sizeof(struct query));
+      describe(record, call, key);
+      record->end_ns = now;
+      record->status = status;
+      record->code = code;
+      record->flags |= flags;
+      if (status == STATUS_OK) read_addresses(record, call, returned);
+      frames.ringbuf_submit(record, 0);
+      count(FRAMES_SUBMITTED, 1);
+    } else {
+      count(LOST_RING_FULL, 1);
+    }
+  }
+  call->has_record = 0;
+  call->is_paused = 0;
+  call->start_ns = 0;
+}
+
+INLINE struct call *new_call(struct ids *ids) {
+  struct call fresh = {.pid = ids->pid, .tid = ids->tid};
+  if (calls.update(&ids->host, &fresh) != 0) {
+    count(LOST_CALLS_FULL, 1);
+    return NULL;
+  }
+  return calls.lookup(&ids->host);
+}
+
+struct arguments {
+  u64 name, service, hints, result, code_at;
+  u32 family, name_size;
+};
+
+/* An entry that finds a call of its thread still open is rare, and what to do then is long: it is one program of its
+ * own, which the entries jump to. What they know goes along in this map. */
+struct entry {
+  struct arguments given_to;
+  u64 api;
+};
+BPF_PERCPU_ARRAY(entries, struct entry, 1);
+BPF_PROG_ARRAY(rare_programs, 1);
+
+INLINE void start_call(struct pt_regs *ctx, struct call *call, u8 api, struct arguments *given_to) {
+  call->stack = PT_REGS_SP(ctx);
+  call->name = given_to->name;
+  call->service = given_to->service;
+  call->hints = given_to->hints;
+  call->result = given_to->result;
+  call->code_at = given_to->code_at;
+  call->family = given_to->family;
+  call->name_size = given_to->name_size;
+  call->api = api;
+  call->nested_calls = 0;
+  count(LOOKUPS_STARTED, 1);
+  call->start_ns = bpf_ktime_get_ns();
+}
+
+INLINE int call_begins(struct pt_regs *ctx, u8 api, struct arguments given_to) {
+  struct ids ids;
+#ifdef FILTER_CALLS
+  if (!current_target(&ids)) return 0;
+#else
+  ids.host = bpf_get_current_pid_tgid();
+#endif
+  struct call *call = calls.lookup(&ids.host);
+  if (!call) {
+    if (!current_ids(&ids)) return 0;
+    call = new_call(&ids);
+    if (!call) return 0;
+  }
+  if (call->start_ns) {
+    int zero = 0;
+    struct entry *entry = entries.lookup(&zero);
+    if (!entry) return 0;
+    entry->given_to = given_to;
+    entry->api = api;
+    rare_programs.call(ctx, 0);
+    return 0;
+  }
+  start_call(ctx, call, api, &given_to);
+  return 0;
+}
+
+/* A call of this thread is open: this one is nested in it, continues it, or shows that it was abandoned. */
+int call_begins_in_open_call(struct pt_regs *ctx) {
+  u64 key = bpf_get_current_pid_tgid();
+  int zero = 0;
+  struct entry *entry = entries.lookup(&zero);
+  struct call *call = calls.lookup(&key);
+  if (!entry || !call || !call->start_ns) return 0;
+  u64 stack = PT_REGS_SP(ctx);
+  u8 status = STATUS_ABANDONED;
+  int code = 0;
+  u32 flags = 0;
+  if (call->is_paused) {
+    if (call->api == entry->api && call->name == entry->given_to.name) {
+      /* The caller comes back with a larger buffer, as it was told to: the same lookup goes on. */
+      call->is_paused = 0;
+      call->stack = stack;
+      call->result = entry->given_to.result;
+      call->code_at = entry->given_to.code_at;
+      return 0;
+    }
+    status = STATUS_FAILED;
+    code = ERANGE;
+    flags = LOOKUP_CODE_IS_KNOWN;
+  } else if (stack < call->stack || (stack == call->stack && entry->api != call->api)) {
+    /* Stacks grow downwards: what the open call has called lies below it, or at it after a tail call. */
+    if (call->nested_calls < 255) call->nested_calls++;
+    return 0;
+  }
+  /* Not paused: the open call has left its stack frame without returning (longjmp). */
+  end_call(call, key, bpf_ktime_get_ns(), status, 0, code, flags);
+  start_call(ctx, call, entry->api, &entry->given_to);
+  return 0;
+}
+
+int call_returns(struct pt_regs *ctx) {
+  u64 key = bpf_get_current_pid_tgid();
+  struct call *call = calls.lookup(&key);
+  if (!call || !call->start_ns || call->is_paused) return 0;
+  /* Only the outermost call stands at this height of the stack. */
+  if (PT_REGS_SP(ctx) != call->stack + RETURN_POPS) return 0;
+  u64 now = bpf_ktime_get_ns();
+  u64 returned = PT_REGS_RC(ctx);
+  u8 api = call->api;
+  int code = (int)returned;
+  u8 status = STATUS_OK;
+  u32 flags = 0;
+  if (api == API_GETADDRINFO || api == API_GETNAMEINFO) {
+    flags = LOOKUP_CODE_IS_KNOWN;
+    if (code != 0) status = STATUS_FAILED;
+  } else if (api == API_GETHOSTBYNAME || api == API_GETHOSTBYNAME2 || api == API_GETHOSTBYADDR) {
+    code = 0;
+    if (!returned) status = STATUS_FAILED;
+  } else if (api >= API_RES_QUERY) {
+    if (code < 0) {
+      status = STATUS_FAILED;
+      code = 0;
+      if (call->code_at && read_user(&code, sizeof(code), (void *)call->code_at) == 0)
+        flags = LOOKUP_CODE_IS_KNOWN;
+    }
+  } else {
+    if (code == ERANGE) {
+      call->is_paused = 1;
+      return 0;
+    }
+    code = 0;
+    if (!user_word(call->result)) {
+      status = STATUS_FAILED;
+      if (read_user(&code, sizeof(code), (void *)call->code_at) == 0) flags = LOOKUP_CODE_IS_KNOWN;
+    }
+  }
+  end_call(call, key, now, status, returned, code, flags);
+  return 0;
+}
+
+/* The entries. Each knows where its function has its arguments. */
+
+int getaddrinfo_begins(struct pt_regs *ctx) {
+  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .service = PT_REGS_PARM2(ctx),
+                               .hints = PT_REGS_PARM3(ctx), .result = PT_REGS_PARM4(ctx)};
+  return call_begins(ctx, API_GETADDRINFO, given_to);
+}
+
+int gethostbyname_begins(struct pt_regs *ctx) {
+  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .family = 2};
+  return call_begins(ctx, API_GETHOSTBYNAME, given_to);
+}
+
+int gethostbyname2_begins(struct pt_regs *ctx) {
+  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .family = (u32)PT_REGS_PARM2(ctx)};
+  return call_begins(ctx, API_GETHOSTBYNAME2, given_to);
+}
+
+int gethostbyname_r_begins(struct pt_regs *ctx) {
+  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .family = 2, .result = PT_REGS_PARM5(ctx),
+                               .code_at = PT_REGS_PARM6(ctx)};
+  return call_begins(ctx, API_GETHOSTBYNAME_R, given_to);
+}
+
+int gethostbyname2_r_begins(struct pt_regs *ctx) {
+  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .family = (u32)PT_REGS_PARM2(ctx),
+                               .result = PT_REGS_PARM6(ctx)};
+#if defined(bpf_target_x86)
+  given_to.code_at = user_word(STACK_ARGUMENT(ctx, 7));
+#else
+  given_to.code_at = ctx->regs[6];
+#endif
+  return call_begins(ctx, API_GETHOSTBYNAME2_R, given_to);
+}
+
+int gethostbyaddr_begins(struct pt_regs *ctx) {
+  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .name_size = (u32)PT_REGS_PARM2(ctx),
+                               .family = (u32)PT_REGS_PARM3(ctx)};
+  return call_begins(ctx, API_GETHOSTBYADDR, given_to);
+}
+
+int gethostbyaddr_r_begins(struct pt_regs *ctx) {
+  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .name_size = (u32)PT_REGS_PARM2(ctx),
+                               .family = (u32)PT_REGS_PARM3(ctx)};
+#if defined(bpf_target_x86)
+  given_to.result = user_word(STACK_ARGUMENT(ctx, 7));
+  given_to.code_at = user_word(STACK_ARGUMENT(ctx, 8));
+#else
+  given_to.result = ctx->regs[6];
+  given_to.code_at = ctx->regs[7];
+#endif
+  return call_begins(ctx, API_GETHOSTBYADDR_R, given_to);
+}
+
+int getnameinfo_begins(struct pt_regs *ctx) {
+  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .name_size = (u32)PT_REGS_PARM2(ctx)};
+  return call_begins(ctx, API_GETNAMEINFO, given_to);
+}
+
+int res_query_begins(struct pt_regs *ctx) {
+  struct arguments given_to = {.name = PT_REGS_PARM1(ctx)};
+  return call_begins(ctx, API_RES_QUERY, given_to);
+}
+
+int res_search_begins(struct pt_regs *ctx) {
+  struct arguments given_to = {.name = PT_REGS_PARM1(ctx)};
+  return call_begins(ctx, API_RES_SEARCH, given_to);
+}
+
+int res_send_begins(struct pt_regs *ctx) {
+  struct arguments given_to = {.name = PT_REGS_PARM1(ctx)};
+  return call_begins(ctx, API_RES_SEND, given_to);
+}
+
+/* The functions with a state of the caller's own: the error code lies in it. */
+INLINE struct arguments with_state(struct pt_regs *ctx) {
+  struct arguments given_to = {.name = PT_REGS_PARM2(ctx), .code_at = PT_REGS_PARM1(ctx) + RES_H_ERRNO_OFFSET};
+  return given_to;
+}
+
+int res_nquery_begins(struct pt_regs *ctx) { return call_begins(ctx, API_RES_NQUERY, with_state(ctx)); }
+int res_nsearch_begins(struct pt_regs *ctx) { return call_begins(ctx, API_RES_NSEARCH, with_state(ctx)); }
+int res_nsend_begins(struct pt_regs *ctx) { return call_begins(ctx, API_RES_NSEND, with_state(ctx)); }

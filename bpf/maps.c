@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Every map, and the two things all programs do with them: count, and measure.
+ *
+ * All are bounded; what finds no room is counted. Together they stay below 16 MiB.
+ * BCC rewrites map operations in this main text only, so nothing here may move to a header.
+ */
+
+BPF_RINGBUF_OUTPUT(frames, RING_PAGES);
+
+BPF_ARRAY(settings, struct settings, 1);
+BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
+BPF_PERCPU_ARRAY(histogram, struct histogram_row, LATENCIES);
+
+/* Who is traced: a bitmap that answers "no" in a nanosecond, and the truth behind it. */
+BPF_ARRAY(target_bits, u64, 1024);
+BPF_HASH(targets, u32, u64, 1024);
+
+BPF_HASH(calls, u64, struct call, MAX_CALLS);
+BPF_HASH(lookups, u64, struct lookup, MAX_LOOKUPS);
+BPF_ARRAY(blank_lookup, struct lookup, 1);
+
+/* (socket, id of a question) → key of the lookup that asked it */
+struct question_key {
+  u64 socket;
+  u64 id;
+};
+BPF_HASH(asked, struct question_key, u64, MAX_QUESTIONS);
+BPF_HASH(sockets, u64, struct dns_socket, MAX_SOCKETS);
+
+BPF_HASH(connects, u64, struct connect, MAX_CONNECTS);
+BPF_ARRAY(blank_connect, struct connect, 1);
+/* Who deletes the token of a connect ends it: system call and soft interrupt may both want to. */
+BPF_HASH(connect_tokens, u64, u8, MAX_CONNECTS);
+
+/* (process, address) → the lookup that gave the process this address */
+struct given_key {
+  u32 host_pid;
+  u32 family;
+  u8 address[16];
+};
+struct given {
+  u64 key;
+  u64 start_ns;
+  u32 tid;
+  u32 pad;
+  char name[GIVEN_NAME_BYTES];
+};
+BPF_TABLE("lru_hash", struct given_key, struct given, given, 1024);
+
+BPF_HASH(waits, u64, struct wait, MAX_WAITS);
+
+#define INLINE static __attribute__((always_inline)) inline
+/* Unrolled, the loops of these programs would take seconds to compile; the kernel has known loops since 5.3. */
+#define LOOP _Pragma("clang loop unroll(disable)") for
+
+/* The compiler forgets what it knows of a value, so that it keeps the bounds check that the verifier wants to see. */
+#define UNKNOWN(value) asm volatile("" : "+r"(value))
+
+/* The helpers by their numbers. Called by name, BCC reads all of /proc/kallsyms anew for each call it meets, to see
+ * whether the kernel has them (they are in 5.5): 50 ms a call at compile time. */
+static long (*read_user)(void *to, u32 bytes, const void *from) = (void *)112;
+static long (*read_kernel)(void *to, u32 bytes, const void *from) = (void *)113;
+static long (*read_user_text)(void *to, u32 bytes, const void *from) = (void *)114;
+
+INLINE void count(int which, u64 by) {
+  u64 *counter = counters.lookup(&which);
+  if (counter) *counter += by;
+}
+
+INLINE void observe(int row_number, u64 took_ns) {
+  struct histogram_row *row = histogram.lookup(&row_number);
+  if (!row) return;
+  row->sum_ns += took_ns;
+  u32 bucket = took_ns >> HISTOGRAM_SHIFT ? bpf_log2l(took_ns >> HISTOGRAM_SHIFT) : 0;
+  if (bucket >= HISTOGRAM_BUCKETS) bucket = HISTOGRAM_BUCKETS - 1;
+  row->count[bucket]++;
+}
+
+INLINE u64 slow_after_ns(void) {
+  int zero = 0;
+  struct settings *chosen = settings.lookup(&zero);
+  return chosen ? chosen->slow_after_ns : 0;
+}
+
+/* Whether a thing that ended is worth a frame: it failed, it was slow, or everything is wanted. */
+INLINE bool is_worth_telling(u8 status, u64 took_ns) {
+  int zero = 0;
+  struct settings *chosen = settings.lookup(&zero);
+  if (!chosen) return true;
+  return status != STATUS_OK || took_ns >= chosen->slow_after_ns || chosen->publish_all;
+}
+
+/* Without flags the kernel wakes the agent only when it has read everything before: a storm costs one wake-up. */
+INLINE void submit(void *frame, u64 bytes) {
+  if (frames.ringbuf_output(frame, bytes, 0) == 0)
+    count(FRAMES_SUBMITTED, 1);
+  else
+    count(LOST_RING_FULL, 1);
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Who is running, and whether it is one of the processes we were asked to trace.
+ *
+ * `host` numbers are keys inside the kernel; `pid` and `tid` are what the agent's pid namespace calls them, and
+ * what people read. Where the agent lives in a namespace of its own the two differ.
+ */
+
+struct ids {
+  u64 host; /* host pid << 32 | host tid */
+  u32 pid;
+  u32 tid;
+};
+
+INLINE bool current_ids(struct ids *ids) {
+  ids->host = bpf_get_current_pid_tgid();
+#ifdef PIDNS_INODE
+  struct bpf_pidns_info inside = {};
+  if (bpf_get_ns_current_pid_tgid(PIDNS_DEVICE, PIDNS_INODE, &inside, sizeof(inside)) != 0) return false;
+  ids->pid = inside.tgid;
+  ids->tid = inside.pid;
+#else
+  ids->pid = ids->host >> 32;
+  ids->tid = (u32)ids->host;
+#endif
+  return true;
+}
+
+/* Nearly always the bitmap says no. It knows pids modulo 65,536, so a yes is asked again. */
+INLINE bool is_target(u32 pid) {
+  int index = (pid >> 6) & 1023;
+  u64 *word = target_bits.lookup(&index);
+  if (!word || !(*word >> (pid & 63) & 1)) return false;
+  return targets.lookup(&pid) != NULL;
+}
+
+INLINE bool current_target(struct ids *ids) { return current_ids(ids) && is_target(ids->pid); }
