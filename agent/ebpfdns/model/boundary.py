@@ -1,0 +1,353 @@
+"""The mirror of bpf/events.h: name, type and order of every field of every struct that crosses over.
+
+Owns: the byte layouts and the numbers of the enums. Must not know: what a field means beyond its type.
+A test compiles events.h and compares size and offset of every field by name; nothing else may spell a layout.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import namedtuple
+from enum import IntEnum, IntFlag
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+LOOKUP_NAME_BYTES = 256
+SERVICE_BYTES = 32
+QUERY_NAME_BYTES = 92
+GIVEN_NAME_BYTES = 128
+PATH_BYTES = 108
+COMM_BYTES = 16
+MAX_QUERIES = 8
+MAX_ADDRESSES = 8
+SOCKET_OPEN_KEYS = 8
+HISTOGRAM_SHIFT = 10
+HISTOGRAM_BUCKETS = 28
+
+
+class Layout:
+    """One struct: `fields` are (name, struct code) in order; padding fields are named `pad…`."""
+
+    def __init__(self, name: str, fields: Iterable[tuple[str, str]]) -> None:
+        self.name = name
+        self.fields = tuple(fields)
+        self._struct = struct.Struct("=" + "".join(code for _, code in self.fields))
+        self.size = self._struct.size
+        kept = [field for field, code in self.fields if "x" not in code]
+        self._make: Any = namedtuple(name, kept)._make  # type: ignore[misc]  # noqa: PYI024 - from data
+
+    def unpack(self, raw: bytes | memoryview, offset: int = 0) -> Any:  # noqa: ANN401 - a tuple with these names
+        """The fields at `offset`; struct.error when `raw` is too short."""
+        return self._make(self._struct.unpack_from(raw, offset))
+
+    def offsets(self) -> Iterator[tuple[str, int, int]]:
+        """(field, offset, size) of every field, as the test wants them."""
+        at = 0
+        for field, code in self.fields:
+            size = struct.calcsize("=" + code)
+            yield field, at, size
+            at += size
+
+
+class FrameKind(IntEnum):
+    """First word of a frame."""
+
+    LOOKUP = 1
+    CONNECT = 2
+    PROCESS = 3
+
+
+class Api(IntEnum):
+    """The function that was called."""
+
+    NONE = 0
+    GETADDRINFO = 1
+    GETHOSTBYNAME = 2
+    GETHOSTBYNAME2 = 3
+    GETHOSTBYNAME_R = 4
+    GETHOSTBYNAME2_R = 5
+    GETHOSTBYADDR = 6
+    GETHOSTBYADDR_R = 7
+    GETNAMEINFO = 8
+    RES_QUERY = 9
+    RES_SEARCH = 10
+    RES_SEND = 11
+    RES_NQUERY = 12
+    RES_NSEARCH = 13
+    RES_NSEND = 14
+    WIRE = 15
+
+
+class Status(IntEnum):
+    """How a lookup or connect stands."""
+
+    IN_FLIGHT = 0
+    OK = 1
+    FAILED = 2
+    ABANDONED = 3
+
+
+class LookupFlag(IntFlag):
+    """lookup.flags."""
+
+    NAME_CUT = 1
+    NAME_UNREAD = 2
+    NAME_IS_WIRE = 4
+    NAME_IS_ADDRESS = 8
+    CODE_IS_KNOWN = 16
+    SOCKET_CLOSED = 32
+    MAY_BE_MISSED = 64
+
+
+class QueryFlag(IntFlag):
+    """query.flags."""
+
+    ANSWERED = 1
+    TRUNCATED = 2
+    NAME_CUT = 4
+    NO_MESSAGE = 8
+    SETTLED = 16
+
+
+class ConnectFlag(IntFlag):
+    """connect.flags."""
+
+    IN_LOOKUP = 1
+    NON_BLOCKING = 2
+    HAS_LOOKUP = 4
+    PATH_IS_ABSTRACT = 8
+
+
+class WaitKind(IntEnum):
+    """The system call a thread waits in."""
+
+    EPOLL_WAIT = 0
+    EPOLL_PWAIT = 1
+    EPOLL_PWAIT2 = 2
+    POLL = 3
+    PPOLL = 4
+    SELECT = 5
+    PSELECT6 = 6
+
+
+class ProcessChange(IntEnum):
+    """process_change.change."""
+
+    FORKED = 1
+    EXECED = 2
+
+
+class Counter(IntEnum):
+    """Index of the map `counters`."""
+
+    LOOKUPS_STARTED = 0
+    LOOKUPS_OK = 1
+    LOOKUPS_FAILED = 2
+    LOOKUPS_ABANDONED = 3
+    CONNECTS_STARTED = 4
+    CONNECTS_OK = 5
+    CONNECTS_FAILED = 6
+    CONNECTS_ABANDONED = 7
+    QUERIES_SENT = 8
+    QUERIES_ANSWERED = 9
+    QUERIES_UNANSWERED = 10
+    FRAMES_SUBMITTED = 11
+    LOST_RING_FULL = 12
+    LOST_CALLS_FULL = 13
+    LOST_LOOKUPS_FULL = 14
+    LOST_SOCKETS_FULL = 15
+    LOST_CONNECTS_FULL = 16
+    LOST_WAITS_FULL = 17
+    LOST_NAMES_CUT = 18
+    LOST_MEMORY_UNREAD = 19
+    LOST_PACKETS_ODD = 20
+    LOST_SOCKET_KEYS_FULL = 21
+
+
+class Latency(IntEnum):
+    """Row of the map `histogram`; waits follow, one row a `WaitKind`."""
+
+    LOOKUP = 0
+    CONNECT = 1
+    QUERY = 2
+    WAIT = 3
+
+
+LATENCIES = Latency.WAIT + len(WaitKind)
+
+QUERY = Layout(
+    "query",
+    (
+        ("socket", "Q"),
+        ("sent_ns", "Q"),
+        ("resent_ns", "Q"),
+        ("reply_ns", "Q"),
+        ("server", "16s"),
+        ("server_port", "H"),
+        ("id", "H"),
+        ("type", "H"),
+        ("answers", "H"),
+        ("error", "i"),
+        ("family", "B"),
+        ("transport", "B"),
+        ("attempts", "B"),
+        ("rcode", "B"),
+        ("flags", "B"),
+        ("name_bytes", "B"),
+        ("name", f"{QUERY_NAME_BYTES}s"),
+        ("pad", "6x"),
+    ),
+)
+
+#: struct lookup without its queries, which follow it
+LOOKUP = Layout(
+    "lookup",
+    (
+        ("kind", "I"),
+        ("flags", "I"),
+        ("key", "Q"),
+        ("start_ns", "Q"),
+        ("end_ns", "Q"),
+        ("pid", "I"),
+        ("tid", "I"),
+        ("host_pid", "I"),
+        ("host_tid", "I"),
+        ("code", "i"),
+        ("more_answered", "H"),
+        ("pad_1", "2x"),
+        ("family", "H"),
+        ("more_queries", "H"),
+        ("unexpected_replies", "H"),
+        ("name_bytes", "H"),
+        ("api", "B"),
+        ("status", "B"),
+        ("query_count", "B"),
+        ("address_count", "B"),
+        ("more_addresses", "B"),
+        ("nested_calls", "B"),
+        ("is_expected", "B"),
+        ("is_complete", "B"),
+        ("comm", f"{COMM_BYTES}s"),
+        ("service", f"{SERVICE_BYTES}s"),
+        ("name", f"{LOOKUP_NAME_BYTES}s"),
+        ("address_families", f"{MAX_ADDRESSES}s"),
+        ("addresses", f"{MAX_ADDRESSES * 16}s"),
+    ),
+)
+LOOKUP_BYTES = LOOKUP.size + MAX_QUERIES * QUERY.size
+
+CALL = Layout(
+    "call",
+    (
+        ("start_ns", "Q"),
+        ("stack", "Q"),
+        ("name", "Q"),
+        ("service", "Q"),
+        ("hints", "Q"),
+        ("result", "Q"),
+        ("code_at", "Q"),
+        ("pid", "I"),
+        ("tid", "I"),
+        ("family", "I"),
+        ("name_size", "I"),
+        ("api", "B"),
+        ("has_record", "B"),
+        ("is_paused", "B"),
+        ("nested_calls", "B"),
+        ("pad", "4x"),
+    ),
+)
+
+CONNECT = Layout(
+    "connect",
+    (
+        ("kind", "I"),
+        ("flags", "I"),
+        ("key", "Q"),
+        ("start_ns", "Q"),
+        ("end_ns", "Q"),
+        ("pid", "I"),
+        ("tid", "I"),
+        ("host_pid", "I"),
+        ("host_tid", "I"),
+        ("error", "i"),
+        ("fd", "I"),
+        ("family", "H"),
+        ("port", "H"),
+        ("transport", "B"),
+        ("status", "B"),
+        ("tcp_state", "B"),
+        ("path_bytes", "B"),
+        ("retransmits", "I"),
+        ("lookup_tid", "I"),
+        ("lookup_start_ns", "Q"),
+        ("lookup_key", "Q"),
+        ("comm", f"{COMM_BYTES}s"),
+        ("lookup_name", f"{GIVEN_NAME_BYTES}s"),
+        ("address", "16s"),
+        ("path", f"{PATH_BYTES}s"),
+        ("pad", "4x"),
+    ),
+)
+
+WAIT = Layout(
+    "wait",
+    (
+        ("start_ns", "Q"),
+        ("last_return_ns", "Q"),
+        ("pid", "I"),
+        ("tid", "I"),
+        ("fd", "i"),
+        ("last_fd", "i"),
+        ("wait_kind", "B"),
+        ("last_kind", "B"),
+        ("pad", "6x"),
+    ),
+)
+
+PROCESS_CHANGE = Layout(
+    "process_change",
+    (("kind", "I"), ("change", "I"), ("at_ns", "Q"), ("pid", "I"), ("parent_pid", "I")),
+)
+
+DNS_SOCKET = Layout(
+    "dns_socket",
+    (
+        ("socket", "Q"),
+        ("call_key", "Q"),
+        ("open_keys", f"{SOCKET_OPEN_KEYS * 8}s"),
+        ("pid", "I"),
+        ("tid", "I"),
+        ("server", "16s"),
+        ("server_port", "H"),
+        ("family", "B"),
+        ("transport", "B"),
+        ("next_sent_seq", "I"),
+        ("next_received_seq", "I"),
+        ("sent_pending", "H"),
+        ("received_pending", "H"),
+        ("has_sent_seq", "B"),
+        ("has_received_seq", "B"),
+        ("pad", "6x"),
+    ),
+)
+
+HISTOGRAM_ROW = Layout("histogram_row", (("sum_ns", "Q"), ("count", f"{HISTOGRAM_BUCKETS * 8}s")))
+SETTINGS = Layout("settings", (("slow_after_ns", "Q"), ("publish_all", "I"), ("target_count", "I")))
+
+LAYOUTS = (QUERY, LOOKUP, CALL, CONNECT, WAIT, PROCESS_CHANGE, DNS_SOCKET, HISTOGRAM_ROW, SETTINGS)
+#: enums whose names and numbers are the header's, after their prefix there
+ENUMS = {
+    FrameKind: "FRAME_",
+    Api: "API_",
+    Status: "STATUS_",
+    LookupFlag: "LOOKUP_",
+    QueryFlag: "QUERY_",
+    ConnectFlag: "CONNECT_",
+    WaitKind: "WAIT_",
+    ProcessChange: "PROCESS_",
+    Counter: "",
+    Latency: "LATENCY_",
+}

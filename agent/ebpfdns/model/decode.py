@@ -1,0 +1,221 @@
+"""Bytes from the kernel become facts.
+
+Owns: the meaning of each field of bpf/events.h. Must not know: where the bytes come from, or time passing.
+Every function takes bytes and returns a fact; `DecodeError` when the bytes are no such struct.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from ebpfdns.model import boundary, dns_names
+from ebpfdns.model.boundary import Api, ConnectFlag, LookupFlag, QueryFlag, Status
+from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Query, Server, StatusWord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Word = TypeVar("Word", bound=object)
+
+AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
+TRANSPORTS: dict[int, Literal["tcp", "udp"]] = {6: "tcp", 17: "udp"}
+TCP_STATES = {
+    1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 6: "TIME_WAIT",
+    7: "CLOSE", 8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING",
+}  # fmt: skip
+APIS = {api: api.name.lower() for api in Api}
+STATUSES: dict[int, StatusWord] = {
+    Status.IN_FLIGHT: "in_flight",
+    Status.OK: "ok",
+    Status.FAILED: "failed",
+    Status.ABANDONED: "abandoned",
+}
+#: getaddrinfo's hints may say anything; these are the families there are
+FAMILIES: dict[int, Literal["inet", "inet6", "unspec"]] = {0: "unspec", AF_INET: "inet", AF_INET6: "inet6"}
+
+
+class DecodeError(ValueError):
+    """These bytes are not what the header describes."""
+
+
+def address_text(family: int, raw: bytes) -> str | None:
+    """An address as text; None for a family without addresses."""
+    if family == AF_INET:
+        return ".".join(map(str, raw[:4]))
+    if family == AF_INET6:
+        return str(ipaddress.IPv6Address(raw[:16]))
+    return None
+
+
+def frame(raw: bytes) -> Lookup | Connect | ProcessEvent:
+    """A frame of the ring buffer, by its first word."""
+    if len(raw) < 4:  # noqa: PLR2004 - the size of that word
+        raise DecodeError(f"a frame of {len(raw)} bytes")
+    kind = int.from_bytes(raw[:4], "little")
+    decoder = DECODERS.get(kind)
+    if decoder is None:
+        raise DecodeError(f"a frame of kind {kind}")
+    return decoder(raw)
+
+
+def lookup(raw: bytes | memoryview) -> Lookup:
+    """struct lookup, with as many queries as it says."""
+    head = _unpack(boundary.LOOKUP, raw)
+    flags = head.flags
+    count = min(head.query_count, boundary.MAX_QUERIES)
+    sizes = [boundary.LOOKUP.size + i * boundary.QUERY.size for i in range(count)]
+    queries = tuple(_query(_unpack(boundary.QUERY, raw, at)) for at in sizes)
+    name, address = _name(head)
+    return Lookup(
+        key=head.key,
+        start_ns=head.start_ns,
+        pid=head.pid,
+        tid=head.tid,
+        host_pid=head.host_pid,
+        api=_word(APIS, head.api, "api"),
+        status=_word(STATUSES, head.status, "status"),
+        name=name,
+        name_cut=bool(flags & LookupFlag.NAME_CUT),
+        address=address,
+        end_ns=head.end_ns or None,
+        code=head.code if flags & LookupFlag.CODE_IS_KNOWN else None,
+        family=None if head.api == Api.WIRE else FAMILIES.get(head.family),
+        service=_text(head.service) or None,
+        comm=_text(head.comm),
+        queries=queries,
+        more_queries=head.more_queries,
+        unexpected_replies=head.unexpected_replies,
+        addresses=_addresses(head),
+        more_addresses=head.more_addresses,
+        nested_calls=head.nested_calls,
+        socket_closed=bool(flags & LookupFlag.SOCKET_CLOSED),
+        may_be_missed=bool(flags & LookupFlag.MAY_BE_MISSED),
+    )
+
+
+def connect(raw: bytes | memoryview) -> Connect:
+    """struct connect."""
+    seen = _unpack(boundary.CONNECT, raw)
+    is_unix = seen.family == AF_UNIX
+    address = address_text(seen.family, seen.address)
+    has_lookup = bool(seen.flags & ConnectFlag.HAS_LOOKUP)
+    return Connect(
+        key=seen.key,
+        start_ns=seen.start_ns,
+        pid=seen.pid,
+        tid=seen.tid,
+        host_pid=seen.host_pid,
+        status=_word(STATUSES, seen.status, "status"),
+        server=Server(address, seen.port) if address is not None else None,
+        path=_path(seen) if is_unix else None,
+        family="unix" if is_unix else "ipv6" if seen.family == AF_INET6 else "ipv4",
+        transport="unix" if is_unix else TRANSPORTS.get(seen.transport),
+        end_ns=seen.end_ns or None,
+        error=seen.error or None,
+        fd=seen.fd,
+        comm=_text(seen.comm),
+        in_lookup=bool(seen.flags & ConnectFlag.IN_LOOKUP),
+        non_blocking=bool(seen.flags & ConnectFlag.NON_BLOCKING),
+        tcp_state=TCP_STATES.get(seen.tcp_state),
+        retransmits=seen.retransmits,
+        lookup_key=seen.lookup_key if has_lookup else None,
+        lookup_start_ns=seen.lookup_start_ns if has_lookup else None,
+        lookup_name=_text(seen.lookup_name) if has_lookup else None,
+    )
+
+
+def process_event(raw: bytes | memoryview) -> ProcessEvent:
+    """struct process_change."""
+    seen = _unpack(boundary.PROCESS_CHANGE, raw)
+    if seen.change == boundary.ProcessChange.FORKED:
+        return ProcessEvent("forked", seen.at_ns, seen.pid, seen.parent_pid)
+    if seen.change == boundary.ProcessChange.EXECED:
+        return ProcessEvent("execed", seen.at_ns, seen.pid)
+    raise DecodeError(f"a process change of kind {seen.change}")
+
+
+DECODERS: dict[int, Callable[[bytes], Lookup | Connect | ProcessEvent]] = {
+    boundary.FrameKind.LOOKUP: lookup,
+    boundary.FrameKind.CONNECT: connect,
+    boundary.FrameKind.PROCESS: process_event,
+}
+
+
+def _query(seen: Any) -> Query:  # noqa: ANN401 - a tuple of boundary.QUERY
+    was_sent = not seen.flags & QueryFlag.NO_MESSAGE
+    is_answered = bool(seen.flags & QueryFlag.ANSWERED)
+    is_cut = bool(seen.flags & QueryFlag.NAME_CUT)
+    whole = was_sent and not is_cut
+    return Query(
+        server=Server(address_text(seen.family, seen.server) or "", seen.server_port),
+        transport=_word(TRANSPORTS, seen.transport or 17, "transport"),
+        sent_ns=seen.sent_ns,
+        was_sent=was_sent,
+        socket=seen.socket,
+        name=dns_names.presentation(seen.name[: seen.name_bytes]) if whole else None,
+        type=seen.type if was_sent else None,
+        id=seen.id if was_sent else None,
+        attempts=seen.attempts,
+        resent_ns=seen.resent_ns or None,
+        reply_ns=seen.reply_ns if is_answered else None,
+        rcode=seen.rcode if is_answered else None,
+        answers=seen.answers if is_answered else None,
+        truncated=bool(seen.flags & QueryFlag.TRUNCATED),
+        settled=bool(seen.flags & QueryFlag.SETTLED),
+        error=seen.error or None,
+    )
+
+
+def _name(head: Any) -> tuple[bytes | None, str | None]:  # noqa: ANN401 - a tuple of boundary.LOOKUP
+    """The name asked for, or the address of a reverse lookup."""
+    raw = head.name[: head.name_bytes]
+    if head.flags & LookupFlag.NAME_IS_ADDRESS:
+        return None, _reverse_address(head.api, head.family, raw)
+    if head.flags & LookupFlag.NAME_IS_WIRE:
+        return dns_names.presentation(raw), None
+    if head.flags & LookupFlag.NAME_UNREAD:
+        return None, None
+    return (raw or None), None
+
+
+def _reverse_address(api: int, family: int, raw: bytes) -> str | None:
+    """gethostbyaddr is given a bare address, getnameinfo a sockaddr (family 0, port 2, then the address)."""
+    if api != Api.GETNAMEINFO:
+        return address_text(family, raw) if len(raw) >= (4 if family == AF_INET else 16) else None
+    if len(raw) < 8:  # noqa: PLR2004 - up to the end of an IPv4 address
+        return None
+    family = int.from_bytes(raw[:2], "little")
+    body = raw[4:8] if family == AF_INET else raw[8:24]
+    return address_text(family, body) if len(body) in (4, 16) else None
+
+
+def _addresses(head: Any) -> tuple[str, ...]:  # noqa: ANN401 - a tuple of boundary.LOOKUP
+    count = min(head.address_count, boundary.MAX_ADDRESSES)
+    found = (address_text(head.address_families[i], head.addresses[16 * i : 16 * i + 16]) for i in range(count))
+    return tuple(text for text in found if text is not None)
+
+
+def _path(seen: Any) -> bytes:  # noqa: ANN401 - a tuple of boundary.CONNECT
+    """A socket's path ends at its first NUL; an abstract name begins with one and may hold more."""
+    raw: bytes = seen.path[: seen.path_bytes]
+    return raw if seen.flags & ConnectFlag.PATH_IS_ABSTRACT else raw.split(b"\0", 1)[0]
+
+
+def _text(raw: bytes) -> bytes:
+    """Up to the first NUL."""
+    return raw.split(b"\0", 1)[0]
+
+
+def _word(words: dict[int, Word], number: int, what: str) -> Word:
+    if number not in words:
+        raise DecodeError(f"{what} {number}")
+    return words[number]
+
+
+def _unpack(layout: boundary.Layout, raw: bytes | memoryview, offset: int = 0) -> Any:  # noqa: ANN401
+    try:
+        return layout.unpack(raw, offset)
+    except struct.error as error:
+        raise DecodeError(f"{layout.name}: {error}") from error

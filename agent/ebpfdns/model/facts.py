@@ -1,0 +1,154 @@
+"""What was observed, as plain values: lookups, queries, connects, waits. Bytes become words here and nowhere else.
+
+Owns: these types and their names. Must not know: bytes (`decode`), time passing (`correlate`), causes (`diagnose`).
+Times are CLOCK_MONOTONIC nanoseconds. None says that a thing was not observed, and is never a guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+StatusWord = Literal["in_flight", "ok", "failed", "abandoned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a packet or connection goes."""
+
+    address: str
+    port: int
+
+    @property
+    def text(self) -> str:
+        """As people write it: 192.0.2.1:53, [2001:db8::1]:53."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A DNS question on one socket to one server, with its repetitions; or the attempt to send one (`was_sent` no)."""
+
+    server: Server
+    transport: Literal["udp", "tcp"]
+    sent_ns: int
+    was_sent: bool = True  # a packet left; otherwise the kernel refused the connect or the send
+    socket: int = 0  # equal numbers: the same socket
+    name: bytes | None = None  # presentation form, lower-level bytes; None: cut, or never sent
+    type: int | None = None
+    id: int | None = None
+    attempts: int = 1
+    resent_ns: int | None = None
+    reply_ns: int | None = None
+    rcode: int | None = None
+    answers: int | None = None
+    truncated: bool = False
+    settled: bool = False  # another server has answered the same question
+    error: int | None = None  # errno the kernel gave the socket (111 ECONNREFUSED …)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether a reply to it has arrived."""
+        return self.reply_ns is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a thread waits in."""
+
+    syscall: str
+    since_ns: int | None
+    fd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """One lookup, as last seen. `key` and `start_ns` together name it."""
+
+    key: int
+    start_ns: int
+    pid: int
+    tid: int
+    host_pid: int
+    api: str
+    status: StatusWord
+    name: bytes | None = None  # as the program asked; presentation form for wire lookups; None: not readable
+    name_cut: bool = False
+    address: str | None = None  # reverse lookups: what was asked for
+    end_ns: int | None = None
+    code: int | None = None  # the function's own error code, when it tells one
+    family: Literal["inet", "inet6", "unspec"] | None = None
+    service: bytes | None = None
+    comm: bytes = b""
+    queries: tuple[Query, ...] = ()
+    more_queries: int = 0
+    unexpected_replies: int = 0
+    addresses: tuple[str, ...] = ()
+    more_addresses: int = 0
+    nested_calls: int = 0
+    socket_closed: bool = False
+    may_be_missed: bool = False  # a map was full: queries of it may be missing
+    before_attach: bool = False
+
+    @property
+    def is_wire(self) -> bool:
+        """Whether it is known from packets only."""
+        return self.api == "wire"
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """One connect, as last seen."""
+
+    key: int
+    start_ns: int
+    pid: int
+    tid: int
+    host_pid: int
+    status: StatusWord
+    server: Server | None = None
+    path: bytes | None = None  # AF_UNIX; an abstract name begins with a NUL byte
+    family: Literal["ipv4", "ipv6", "unix"] = "ipv4"
+    transport: Literal["tcp", "udp", "unix"] | None = None
+    end_ns: int | None = None
+    error: int | None = None
+    fd: int | None = None
+    comm: bytes = b""
+    in_lookup: bool = False
+    non_blocking: bool = False
+    tcp_state: str | None = None
+    retransmits: int = 0
+    lookup_key: int | None = None  # the lookup that gave this address
+    lookup_start_ns: int | None = None
+    lookup_name: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEvent:
+    """A traced process forked a child, or runs a new program."""
+
+    change: Literal["forked", "execed"]
+    at_ns: int
+    pid: int
+    parent_pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a rule may look at: one lookup or connect, at one moment, with what surrounds it."""
+
+    now_ns: int
+    lookup: Lookup | None = None
+    connect: Connect | None = None
+    #: the thread's snapshot: keys as `observe.snapshot` gives them; None: not taken
+    thread: dict[str, Any] | None = None
+    #: the target's /etc/resolv.conf as it is now (`observe.resolv_conf`); None: not read
+    resolv_conf: dict[str, Any] | None = None
+    resolver: str = "unknown"  # glibc, musl, unknown
+    wire: bool = True  # coverage: DNS packets are seen
+    lost: dict[str, int] = field(default_factory=dict)  # loss counters that moved since the lookup began
+    missing: tuple[str, ...] = ()  # coverage.missing
+
+    def without_loss(self) -> Situation:
+        """The same, as if nothing had been lost."""
+        return replace(self, lost={})

@@ -1,0 +1,84 @@
+"""The text that is compiled: where bpf/ lies, in which order its files go together, and the sizes of maps.
+
+Owns: the list of files (a new one is one line here) and the definitions in front of them.
+Must not know: bcc, or what the programs do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Concatenated, because BCC rewrites map operations in the main text only; each needs those above it.
+FILES = ("maps", "targets", "lookups", "connects", "wire", "waits", "lifetimes")
+
+PACKAGE = Path(__file__).resolve().parents[1]
+#: In an installed wheel bpf/ is package data; in a checkout it lies at the top.
+PLACES = (PACKAGE / "bpf", PACKAGE.parents[1] / "bpf")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many entries each map has; together they stay below 16 MiB."""
+
+    ring_pages: int = 256  # a power of two
+    calls: int = 12_288
+    lookups: int = 4_352
+    questions: int = 16_384
+    sockets: int = 8_192
+    connects: int = 2_048
+    waits: int = 12_288
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """What differs between one compilation and another."""
+
+    dns_ports: tuple[int, ...] = (53,)
+    sizes: Sizes = Sizes()
+    #: (device, inode) of the agent's pid namespace when that is not the initial one
+    pid_namespace: tuple[int, int] | None = None
+    #: uprobes are not bound to a process: each hit asks whether it is a target
+    filter_calls: bool = False
+    follow_children: bool = False
+    #: the kernel lets packet programs ask who is running (6.10)
+    current_in_packets: bool = True
+
+
+def directory() -> Path:
+    """The folder with the programs' text."""
+    return next(place for place in PLACES if (place / "events.h").is_file())
+
+
+def definitions(variant: Variant) -> str:
+    """The #define lines of a variant."""
+    sizes = variant.sizes
+    ports = " || ".join(f"(port) == {port}" for port in variant.dns_ports)
+    lines = [
+        f"#define IS_DNS_PORT(port) ({ports})",
+        f"#define RING_PAGES {sizes.ring_pages}",
+        f"#define MAX_CALLS {sizes.calls}",
+        f"#define MAX_LOOKUPS {sizes.lookups}",
+        f"#define MAX_QUESTIONS {sizes.questions}",
+        f"#define MAX_SOCKETS {sizes.sockets}",
+        f"#define MAX_CONNECTS {sizes.connects}",
+        f"#define MAX_WAITS {sizes.waits}",
+    ]
+    if variant.pid_namespace is not None:
+        device, inode = variant.pid_namespace
+        lines += [f"#define PIDNS_DEVICE {device}ULL", f"#define PIDNS_INODE {inode}ULL"]
+    if variant.filter_calls:
+        lines.append("#define FILTER_CALLS")
+    if variant.follow_children:
+        lines.append("#define FOLLOW_CHILDREN")
+    if variant.current_in_packets:
+        lines.append("#define CURRENT_IN_PACKETS")
+    return "\n".join(lines)
+
+
+def assemble(variant: Variant) -> str:
+    """The whole text; errors in it name the file and line they are in."""
+    folder = directory()
+    parts = ["#include <uapi/linux/ptrace.h>", (folder / "events.h").read_text(), definitions(variant)]
+    parts += [f'#line 1 "bpf/{name}.c"\n{(folder / name).with_suffix(".c").read_text()}' for name in FILES]
+    return "\n".join(parts)
