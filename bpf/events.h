@@ -85,7 +85,7 @@ struct query {
   __u8 flags;
   __u8 name_bytes;
   __u8 name[QUERY_NAME_BYTES]; /* DNS wire format */
-  __u8 pad[6];
+  __u8 pad[10];
 };
 
 /* A lookup that has been noticed: it asked or connected (open, in the map `lookups`), or it ended (in the ring). */

@@ -197,7 +197,7 @@ QUERY = Layout(
         ("flags", "B"),
         ("name_bytes", "B"),
         ("name", f"{QUERY_NAME_BYTES}s"),
-        ("pad", "6x"),
+        ("pad", "10x"),
     ),
 )
 
