@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ebpfdns.errors import EbpfdnsError, HostCannotTraceError
+from ebpfdns.commands.durations import Duration
+from ebpfdns.errors import EbpfdnsError, HostCannotTraceError, UsageError
 from ebpfdns.lab import story
 from ebpfdns.lab.faults import FAULTS, Fault
 from ebpfdns.lab.stage import NAME, AgentEndedError, Stage, plan_for
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: A black-holed connect would go on for two minutes; this many reports of it are enough.
 CONNECT_REPORTS = 2
+LONGEST_STUCK_AFTER_NS = 2_000_000_000
+NS_PER_MS = 1_000_000
 
 
 def _list_faults(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:  # noqa: FBT001
@@ -51,9 +54,10 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_asked: 
 )
 @click.option(
     "--stuck-after",
+    type=Duration(),
     default="1s",
     show_default=True,
-    help="When a lookup counts as stuck; those of the demo take 3 s and more.",
+    help="When a lookup counts as stuck, at most 2s: those of the demo end after 3 s.",
 )
 @click.option(
     "--format",
@@ -63,7 +67,7 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_asked: 
     show_default=True,
     help="pretty: the lines with words; json: only the lines.",
 )
-def command(fault: str, stuck_after: str, style: str) -> int:
+def command(fault: str, stuck_after: int, style: str) -> int:
     """Make DNS go wrong on purpose and watch the real agent say why.
 
     A small program looks a name up in a private network namespace where FAULT is wrong (default: silent).
@@ -74,11 +78,16 @@ def command(fault: str, stuck_after: str, style: str) -> int:
             "the demo makes a private network namespace and loads BPF programs, which only root may",
             remedy="sudo ebpfdns demo",
         )
+    if stuck_after > LONGEST_STUCK_AFTER_NS:
+        raise UsageError(
+            "nothing would count as stuck: the lookups of the demo end after 3 s",
+            remedy="ebpfdns demo --stuck-after 2s",
+        )
     for signal_number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_number, signal.default_int_handler)  # as Ctrl-C: everything is taken down
     say = _say if style == "pretty" else _say_nothing
     try:
-        return _play(FAULTS[fault], stuck_after, say)
+        return _play(FAULTS[fault], f"{stuck_after / NS_PER_MS:g}ms", say)
     except AgentEndedError as ended:
         return ended.code or 1
     except BrokenPipeError:  # `ebpfdns demo | head -5`: a quiet, normal end; click would make it code 1

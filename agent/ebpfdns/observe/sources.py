@@ -22,12 +22,12 @@ class Sizes:
     """How many entries each map has; together they stay below 16 MiB."""
 
     ring_pages: int = 256  # a power of two
-    calls: int = 12_288
+    calls: int = 11_264
     lookups: int = 4_352
-    questions: int = 16_384
-    sockets: int = 8_192
+    questions: int = 12_288
+    sockets: int = 7_680
     connects: int = 2_048
-    waits: int = 12_288
+    waits: int = 11_264
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,182 @@
+"""`ebpfdns attach`: trace processes that are running.
+
+Owns: the options, and putting kernel, session and output together in the right order.
+Must not know: how any of them works.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+import secrets
+import sys
+from pathlib import Path
+
+import click
+import structlog
+
+from ebpfdns.commands.durations import Duration
+from ebpfdns.errors import UsageError
+
+LEVELS = ("debug", "info", "warning", "error")
+EXAMPLES = """
+\b
+Examples:
+  sudo ebpfdns attach --pid 4242
+  sudo ebpfdns attach --pid 4242 --all --duration 30s
+  sudo ebpfdns attach --pid 4242 --output /var/log/ebpfdns.jsonl
+"""
+
+
+@click.command("attach", epilog=EXAMPLES)
+@click.option("--pid", "pids", type=click.IntRange(1), multiple=True, required=True, help="Process to trace.")
+@click.option("--stuck-after", type=Duration(), default="1s", show_default=True, help="Age of a stuck lookup.")
+@click.option("--slow-after", type=Duration(), default="100ms", show_default=True, help="Age of a slow one.")
+@click.option("--all", "publish_all", is_flag=True, help="A line for every lookup and connect.")
+@click.option("--children", is_flag=True, help="Follow fork and clone too.")
+@click.option("--output", default="-", show_default=True, help="File for the lines; - is stdout.")
+@click.option(
+    "--format", "form", type=click.Choice(("json", "pretty")), default="json", show_default=True, help="Of the lines."
+)
+@click.option("--duration", type=Duration(), help="Stop after this time.")
+@click.option("--record", type=click.Path(path_type=Path), help="Keep what was observed, for replay.")
+@click.option("--redact-names", is_flag=True, help="Hash the names that are looked up.")
+@click.option("--stats-every", type=Duration(), default="60s", show_default=True, help="Between stats lines.")
+@click.option("--ready-file", type=click.Path(path_type=Path), help="Created once every probe is live.")
+@click.option("--dns-port", "dns_ports", type=click.IntRange(1, 65535), multiple=True, help="Instead of 53.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="warning", show_default=True, help="Of stderr.")
+@click.option("--dry-run", is_flag=True, help="Compile, load and attach; then exit.")
+@click.option("--ring-pages", type=click.IntRange(1, 4096), default=256, hidden=True)
+@click.option("--max-lookups", type=click.IntRange(1, 65536), default=4352, hidden=True)
+@click.option("--max-calls", type=click.IntRange(1, 65536), default=11_264, hidden=True)
+def command(
+    *,
+    pids: tuple[int, ...],
+    stuck_after: int,
+    slow_after: int,
+    publish_all: bool,
+    children: bool,
+    output: str,
+    form: str,
+    duration: int | None,
+    record: Path | None,
+    redact_names: bool,
+    stats_every: int,
+    ready_file: Path | None,
+    dns_ports: tuple[int, ...],
+    log_level: str,
+    dry_run: bool,
+    ring_pages: int,
+    max_lookups: int,
+    max_calls: int,
+) -> None:
+    """Trace running processes until Ctrl-C, --duration, or their end.
+
+    Writes one JSON line for each lookup that is stuck, slow or failed: why it waits, the evidence, what helps.
+    """
+    from ebpfdns.observe import sources  # noqa: PLC0415 - `ebpfdns --help` needs none of it
+    from ebpfdns.observe.session import Options  # noqa: PLC0415
+
+    set_up_logging(log_level)
+    if record is not None and redact_names:
+        raise UsageError(
+            "a recording holds names as they are: --record and --redact-names exclude each other",
+            remedy="leave one of them out",
+        )
+    sizes = sources.Sizes(ring_pages=ring_pages, lookups=max_lookups, calls=max_calls)
+    options = Options(
+        stuck_after_ns=stuck_after,
+        # What was told of as stuck must be told of when it ends, so it must count as slow.
+        slow_after_ns=min(slow_after, stuck_after),
+        publish_all=publish_all,
+        stats_every_ns=stats_every,
+        duration_ns=duration,
+        ready_file=ready_file,
+        redact_key=secrets.token_hex(16) if redact_names else None,
+    )
+    trace(tuple(dict.fromkeys(pids)), options, sizes, dns_ports or (53,), output, form, record, children, dry_run)
+
+
+def trace(
+    pids: tuple[int, ...],
+    options: object,
+    sizes: object,
+    dns_ports: tuple[int, ...],
+    output: str,
+    form: str,
+    record: Path | None,
+    children: bool,  # noqa: FBT001 - from the command line
+    dry_run: bool,  # noqa: FBT001
+) -> None:
+    """Everything after the options: targets first (exit code 4), then rights (3), then the session."""
+    from ebpfdns.observe.host import INITIAL_PIDNS_INODE, read_host  # noqa: PLC0415
+    from ebpfdns.observe.kernel import Kernel  # noqa: PLC0415
+    from ebpfdns.observe.recording import Recorder  # noqa: PLC0415
+    from ebpfdns.observe.session import Session  # noqa: PLC0415
+    from ebpfdns.observe.sources import Variant  # noqa: PLC0415
+    from ebpfdns.observe.target import Target  # noqa: PLC0415
+    from ebpfdns.observe.tracefs import ensure_tracefs  # noqa: PLC0415
+    from ebpfdns.publish.output import Output  # noqa: PLC0415
+    from ebpfdns.publish.rendering import renderer  # noqa: PLC0415
+
+    with contextlib.ExitStack() as stack:
+        targets = [Target(pid) for pid in pids]
+        for target in targets:
+            stack.callback(target.close)
+        host = read_host()
+        is_initial = host.pidns_inode in (None, INITIAL_PIDNS_INODE)
+        variant = Variant(
+            dns_ports=dns_ports,
+            sizes=sizes,  # type: ignore[arg-type]
+            pid_namespace=None if is_initial else (host.pidns_device or 0, host.pidns_inode or 0),
+            filter_calls=children,
+            follow_children=children,
+        )
+        _unlimit_locked_memory()
+        kernel = stack.enter_context(Kernel(variant, ensure_tracefs()))
+        if dry_run:
+            _dry_run(kernel, targets)
+            return
+        lines = Output.open(output)
+        stack.callback(lines.close)
+        recorder = None if record is None else Recorder(record)
+        if recorder is not None:
+            stack.callback(recorder.close)
+        Session(kernel, options, renderer(form), lines, recorder).run(targets)  # type: ignore[arg-type]
+
+
+def _dry_run(kernel: object, targets: list[object]) -> None:
+    """Attach everything once, and say so."""
+    kernel.attach_host_wide()  # type: ignore[attr-defined]
+    for target in targets:
+        target.attach(kernel)  # type: ignore[attr-defined]
+        coverage = target.coverage(kernel)  # type: ignore[attr-defined]
+        missing = "; ".join(coverage["missing"]) or "nothing"
+        click.echo(
+            f"pid {target.pid}: {coverage['libc'] or 'no libc'}, "  # type: ignore[attr-defined]
+            f"DNS packets {'seen' if coverage['wire'] else 'not seen'}, missing: {missing}",
+            err=True,
+        )
+
+
+def _unlimit_locked_memory() -> None:
+    """Before 5.11 BPF maps count as locked memory."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def set_up_logging(level: str) -> None:
+    """Log lines go to stderr, for people on a terminal, as JSON elsewhere."""
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if sys.stderr.isatty():
+        renderer = structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,111 @@
+"""Which program goes where: the table of all probes.
+
+Owns: function names in bpf/*.c with their place of attachment, and what is not seen without each.
+Must not know: how a probe is attached (`kernel`). A new probe is its function in bpf/ and one line here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# enum bpf_prog_type and bpf_attach_type of include/uapi/linux/bpf.h
+KPROBE, TRACEPOINT, RAW_TRACEPOINT = 2, 5, 17
+CGROUP_SKB, CGROUP_SOCK, CGROUP_SOCK_ADDR = 8, 9, 18
+INGRESS, EGRESS, CONNECT4, CONNECT6, SENDMSG4, SENDMSG6, SOCK_RELEASE = 0, 1, 10, 11, 14, 15, 34
+
+
+@dataclass(frozen=True, slots=True)
+class Tracepoint:
+    """A program on a tracepoint. `loss`: what is not seen without it; `is_needed`: nothing is, then."""
+
+    function: str
+    event: str
+    loss: str
+    is_raw: bool = False
+    is_needed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupHook:
+    """A program on the target's cgroup."""
+
+    function: str
+    kind: int
+    attach_type: int
+
+
+def _wait(call: str) -> tuple[Tracepoint, Tracepoint]:
+    loss = f"time spent in {call} is not measured"
+    return (
+        Tracepoint(f"{call}_begins", f"syscalls/sys_enter_{call}", loss),
+        Tracepoint(f"{call}_returns", f"syscalls/sys_exit_{call}", loss),
+    )
+
+
+_CONNECTS = "connects are not reported"
+_ERRORS = "errors told by the network (port or host unreachable) are not seen"
+TRACEPOINTS = (
+    Tracepoint(
+        "thread_exits",
+        "sched/sched_process_exit",
+        "lookups of threads that end stay open",
+        is_needed=True,
+    ),
+    Tracepoint("program_execs", "sched/sched_process_exec", "a target's new program is not followed"),
+    Tracepoint("connect_returns", "syscalls/sys_exit_connect", _CONNECTS),
+    Tracepoint("connect_begins", "syscalls/sys_enter_connect", _CONNECTS),
+    Tracepoint("tcp_state_changes", "sock/inet_sock_set_state", "TCP connects are not followed"),
+    Tracepoint("tcp_retransmits", "tcp/tcp_retransmit_skb", "TCP retransmits are not counted"),
+    # The raw one first: the kernel calls them in the order they came, and the second needs what the first notes.
+    Tracepoint("socket_errs_raw", "inet_sk_error_report", _ERRORS, is_raw=True),
+    Tracepoint("socket_errs", "sock/inet_sk_error_report", _ERRORS),
+    *_wait("epoll_wait"),
+    *_wait("epoll_pwait"),
+    *_wait("epoll_pwait2"),
+    *_wait("poll"),
+    *_wait("ppoll"),
+    *_wait("select"),
+    *_wait("pselect6"),
+)
+FOLLOW = Tracepoint("task_is_made", "task/task_newtask", "children are not followed")
+#: arm64 never had these system calls
+ONLY_AMD64 = frozenset({"epoll_wait", "poll", "select"})
+
+CGROUP_HOOKS = (
+    CgroupHook("socket_closes", CGROUP_SOCK, SOCK_RELEASE),
+    CgroupHook("packet_arrives", CGROUP_SKB, INGRESS),
+    CgroupHook("packet_leaves", CGROUP_SKB, EGRESS),
+    CgroupHook("connects_v4", CGROUP_SOCK_ADDR, CONNECT4),
+    CgroupHook("connects_v6", CGROUP_SOCK_ADDR, CONNECT6),
+    CgroupHook("sends_v4", CGROUP_SOCK_ADDR, SENDMSG4),
+    CgroupHook("sends_v6", CGROUP_SOCK_ADDR, SENDMSG6),
+)
+
+RETURN_FUNCTION = "call_returns"
+#: library function → program at its entry; all share the one at return
+CALLS = {
+    name: f"{name}_begins"
+    for name in (
+        *("getaddrinfo", "gethostbyname", "gethostbyname2", "gethostbyname_r", "gethostbyname2_r"),
+        *("gethostbyaddr", "gethostbyaddr_r", "getnameinfo"),
+        *("res_query", "res_search", "res_send", "res_nquery", "res_nsearch", "res_nsend"),
+    )
+}
+#: (map, function): jumps from one program into another
+TAIL_CALLS = (
+    ("rare_programs", "call_begins_in_open_call"),
+    ("leaves_again", "packet_leaves"),
+    ("arrives_again", "packet_arrives"),
+)
+EXTRA_CALLS = ("call_begins_in_open_call", RETURN_FUNCTION)
+
+
+def program_kind(function: str) -> tuple[int, int]:
+    """(program type, expected attach type) of a function."""
+    for hook in CGROUP_HOOKS:
+        if hook.function == function:
+            return hook.kind, hook.attach_type
+    for point in (*TRACEPOINTS, FOLLOW):
+        if point.function == function:
+            return (RAW_TRACEPOINT if point.is_raw else TRACEPOINT), 0
+    return KPROBE, 0

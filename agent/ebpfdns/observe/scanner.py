@@ -1,0 +1,139 @@
+"""Looks at what is open in the kernel and makes a `Scan` of what is due, with what surrounds it.
+
+Owns: which open records need a snapshot, a name from memory, or must be dropped because nothing will end them.
+Must not know: lines, causes. Asks the pipeline what is due, so that nothing is read in vain.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from ebpfdns.correlate import items
+from ebpfdns.model import boundary
+from ebpfdns.observe import memory, resolv_conf, snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ebpfdns.correlate.tracker import Name
+    from ebpfdns.observe.kernel import Kernel
+    from ebpfdns.pipeline import Pipeline
+
+#: A wire lookup whose server was not asked for this long will not be asked again: no resolver waits longer.
+WIRE_GIVEN_UP_NS = 35_000_000_000
+#: The end of a connect is told within milliseconds; a record that ended earlier lost its teller.
+CONNECT_END_GRACE_NS = 2_000_000_000
+#: Things told of in one scan: the lines of many stuck at once come out in portions.
+PORTION = 256
+#: Snapshots in one scan: the later ones of a storm go without, and get theirs with their next line.
+SNAPSHOTS = 256
+WIRE_BIT = 1 << 63
+_HEAD = struct.Struct("=IIQQQII")  # kind, flags, key, start_ns, end_ns, pid, tid: of struct lookup and struct connect
+
+
+class Scanner:
+    """Scans of one kernel for one pipeline. `alive_tid` maps a pid to a thread of it that is alive."""
+
+    def __init__(self, kernel: Kernel, pipeline: Pipeline, alive_tid: Callable[[int], int]) -> None:
+        self._kernel = kernel
+        self._pipeline = pipeline
+        self._alive_tid = alive_tid
+
+    def scan(self, now_ns: int, wall_ns: int, stuck_after_ns: int) -> Iterator[items.Scan]:
+        """Scans to feed, in portions; none when nothing is due. Frames must be read and fed before `vanished`."""
+        older_ns = now_ns - stuck_after_ns
+        lookups = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._kernel.open_lookups(older_ns)]
+        calls = self._kernel.open_calls(older_ns)
+        connects = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._kernel.open_connects(older_ns)]
+        self.open_names: set[Name] = {("lookup", key, start) for _, key, start, _, _, _ in lookups}
+        self.open_names |= {("lookup", key, struct.unpack_from("=Q", raw)[0]) for key, raw in calls}
+        self.open_names |= {("connect", key, start) for _, key, start, _, _, _ in connects}
+        due: list[tuple[str, Any]] = []
+        expired: list[bytes] = []
+        for raw, key, start_ns, _, pid, tid in lookups:
+            if key & WIRE_BIT and self._is_given_up(raw, now_ns):
+                if self._kernel.drop_lookup(key):
+                    expired.append(raw)
+            elif self._pipeline.is_due("lookup", key, start_ns, now_ns):
+                due.append(("lookups", (raw, key, pid, tid)))
+        for key, raw in calls:
+            seen = boundary.CALL.unpack(raw)
+            if self._pipeline.is_due("lookup", key, seen.start_ns, now_ns):
+                due.append(("calls", (raw, key, seen.pid, seen.tid)))
+        expired_connects = []
+        told: set[tuple[int, int]] = set()
+        for raw, key, start_ns, end_ns, pid, tid in connects:
+            if end_ns and now_ns - end_ns > CONNECT_END_GRACE_NS:
+                if self._kernel.drop_connect(key):
+                    expired_connects.append(raw)
+            elif not end_ns and (key, start_ns) not in told and self._pipeline.is_due("connect", key, start_ns, now_ns):
+                told.add((key, start_ns))
+                due.append(("connects", (raw, key, pid, tid)))
+        if expired or expired_connects:
+            yield items.Scan(
+                now_ns=now_ns, wall_ns=wall_ns, expired_lookups=expired, expired_connects=expired_connects
+            )
+        for at in range(0, len(due), PORTION):
+            yield self._portion(now_ns, wall_ns, due[at : at + PORTION], with_snapshots=at < SNAPSHOTS)
+
+    def vanished(self, now_ns: int, wall_ns: int) -> items.Scan | None:
+        """What was told of as open, is not open any more, and whose end no frame has told (they are fed by now)."""
+        gone = [name for name in self._pipeline.told_open() if name not in self.open_names]
+        return items.Scan(now_ns=now_ns, wall_ns=wall_ns, vanished=gone) if gone else None
+
+    def _portion(self, now_ns: int, wall_ns: int, due: list[tuple[str, Any]], *, with_snapshots: bool) -> items.Scan:
+        by_pid: dict[int, set[int]] = defaultdict(set)
+        for _, (_, _, pid, tid) in due:
+            by_pid[pid].add(tid)
+        threads: dict[str, dict[str, Any]] = {}
+        confs: dict[str, dict[str, Any]] = {}
+        for pid, tids in by_pid.items():
+            confs[str(pid)] = resolv_conf.resolv_conf(self._alive_tid(pid))
+            if with_snapshots:
+                threads |= {str(tid): facts for tid, facts in snapshot.thread_snapshots(pid, tids).items()}
+        waits = {}
+        for _, (_, key, _, _) in due:
+            raw_wait = None if key & WIRE_BIT else self._kernel.wait_of(key)
+            if raw_wait is not None:
+                waits[str(key)] = raw_wait
+        calls = [self._open_call(raw, key, pid, tid) for kind, (raw, key, pid, tid) in due if kind == "calls"]
+        return items.Scan(
+            now_ns=now_ns,
+            wall_ns=wall_ns,
+            lookups=[raw for kind, (raw, *_) in due if kind == "lookups"],
+            calls=[call for call in calls if call is not None],
+            connects=[raw for kind, (raw, *_) in due if kind == "connects"],
+            waits=waits,
+            threads=threads,
+            resolv_confs=confs,
+        )
+
+    def _open_call(self, raw: bytes, key: int, pid: int, tid: int) -> items.OpenCall | None:
+        """Its name, read from the process's memory; None when the call has returned meanwhile."""
+        seen = boundary.CALL.unpack(raw)
+        is_text = seen.name and not seen.name_size and seen.api not in (boundary.Api.RES_SEND, boundary.Api.RES_NSEND)
+        name = memory.read_text(self._alive_tid(pid), seen.name, boundary.LOOKUP_NAME_BYTES) if is_text else None
+        thread_name = _thread_name(pid, tid)
+        now = self._kernel.call_of(key)
+        if now is None or boundary.CALL.unpack(now).start_ns != seen.start_ns:
+            return None
+        return items.OpenCall(key=key, call=raw, name=name, thread_name=thread_name)
+
+    @staticmethod
+    def _is_given_up(raw: bytes, now_ns: int) -> bool:
+        """Whether the latest packet of a wire lookup is too old for another one to come."""
+        head = boundary.LOOKUP.unpack(raw)
+        latest_ns = head.start_ns
+        for number in range(min(head.query_count, boundary.MAX_QUERIES)):
+            query = boundary.QUERY.unpack(raw, boundary.LOOKUP.size + number * boundary.QUERY.size)
+            latest_ns = max(latest_ns, query.sent_ns, query.resent_ns, query.reply_ns)
+        return now_ns - latest_ns > WIRE_GIVEN_UP_NS
+
+
+def _thread_name(pid: int, tid: int) -> bytes | None:
+    from ebpfdns.observe.processes import thread_name  # noqa: PLC0415 - read only for calls that asked nobody
+
+    name = thread_name(pid, tid)
+    return None if name is None else name.encode("utf-8", "surrogateescape")

@@ -1,0 +1,374 @@
+"""One tracing session: the loop that moves items from the kernel through the pipeline to the output.
+
+Owns: the clock, signals, the order of work in one turn, and the end. Must not know: what items or lines mean.
+
+    a turn:  scan what is open → read frames → feed frames → feed scan → losses, stats → write lines
+
+The scan reads the maps before the frames are read: whatever ended in between has its frame by then, so an open
+thing is never told of after its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from ebpfdns import __version__
+from ebpfdns.correlate import items
+from ebpfdns.correlate.losses import KERNEL_STAGES
+from ebpfdns.errors import EbpfdnsError, NoSuchTargetError
+from ebpfdns.model.boundary import Counter
+from ebpfdns.observe.scanner import Scanner
+from ebpfdns.observe.target import Target
+from ebpfdns.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ebpfdns.observe.kernel import Kernel
+    from ebpfdns.observe.recording import Recorder
+    from ebpfdns.publish.line_output import LineOutput
+
+log = structlog.get_logger("ebpfdns")
+
+MS = 1_000_000
+IDLE_NS, OPEN_NS = 100 * MS, 50 * MS  # how often what is open is looked at: nothing open, something open
+LOSSES_NS = 1000 * MS
+FULL_SCAN_NS = 1000 * MS
+FLUSH_S = 2.0
+#: after an exec its new libraries are mapped by and by
+RESCAN_AFTER_MS = (0, 5, 20, 100, 500, 2000)
+RESCAN_EVERY_NS = 30_000 * MS
+OPEN_COUNTERS = (
+    *(Counter.LOOKUPS_STARTED, Counter.LOOKUPS_OK, Counter.LOOKUPS_FAILED, Counter.LOOKUPS_ABANDONED),
+    *(Counter.CONNECTS_STARTED, Counter.CONNECTS_OK, Counter.CONNECTS_FAILED, Counter.CONNECTS_ABANDONED),
+)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(slots=True)
+class Options:
+    """What the user chose, in base units."""
+
+    stuck_after_ns: int
+    slow_after_ns: int
+    publish_all: bool = False
+    stats_every_ns: int = 60_000 * MS
+    duration_ns: int | None = None
+    ready_file: Path | None = None
+    redact_key: str | None = None
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is to be done when, in monotonic time."""
+
+    scan_ns: int
+    stats_ns: int
+    losses_ns: int
+    end_ns: int | None
+    full_scan_ns: int = 0
+    rescans: list[tuple[int, int]] = field(default_factory=list)  # (when, pid)
+
+    def next_ns(self) -> int:
+        times = [self.scan_ns, self.stats_ns, *(when for when, _ in self.rescans)]
+        return min([*times, self.end_ns] if self.end_ns is not None else times)
+
+
+class Session:
+    """Traces `targets` until a signal, the end of the time, or of the last target."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        options: Options,
+        render: Callable[[Iterable[dict[str, Any]]], list[bytes]],
+        output: LineOutput,
+        recorder: Recorder | None,
+    ) -> None:
+        self._kernel = kernel
+        self._options = options
+        self._render = render
+        self._output = output
+        self._recorder = recorder
+        self._pipeline = Pipeline()
+        self._targets: dict[int, Target] = {}
+        self._scanner = Scanner(kernel, self._pipeline, self._alive_tid)
+        self._poller = select.poll()
+        self._dropped = 0
+        self._recording_lost = 0
+        self._stop = False
+
+    # The whole of it.
+
+    def run(self, targets: Sequence[Target]) -> None:
+        """Attach, trace, detach."""
+        with self._signals() as wakeup_fd:
+            self._start(targets)
+            self._poller.register(wakeup_fd, select.POLLIN)
+            self._poller.register(self._kernel.ring.fd, select.POLLIN)
+            plan = self._first_plan()
+            while self._targets and not self._stop and not self._output.closed:
+                self._wait(plan, wakeup_fd)
+                self._turn(plan)
+                if plan.end_ns is not None and time.monotonic_ns() >= plan.end_ns:
+                    break
+            self._end()
+
+    def _start(self, targets: Sequence[Target]) -> None:
+        options = self._options
+        self._kernel.set_options(options.slow_after_ns, publish_all=options.publish_all)
+        for target in targets:
+            self._kernel.add_target(target.pid, time.monotonic_ns())
+        self._kernel.attach_host_wide()
+        self._feed(
+            items.Started(
+                **self._now(),
+                version=__version__,
+                host=socket.gethostname(),
+                stuck_after_ns=options.stuck_after_ns,
+                slow_after_ns=options.slow_after_ns,
+                publish_all=options.publish_all,
+                redact_key=options.redact_key,
+            )
+        )
+        for target in targets:
+            target.attach(self._kernel)
+            self._adopt(target)
+        if options.ready_file is not None:
+            options.ready_file.touch()
+        log.info("ready", targets=[target.pid for target in targets], wire=self._kernel.has_wire)
+
+    def _first_plan(self) -> _Plan:
+        now_ns, options = time.monotonic_ns(), self._options
+        end_ns = None if options.duration_ns is None else now_ns + options.duration_ns
+        plan = _Plan(now_ns + OPEN_NS, now_ns + options.stats_every_ns, now_ns, end_ns)
+        plan.rescans = [(now_ns + RESCAN_AFTER_MS[-1] * MS, pid) for pid in self._targets]
+        return plan
+
+    def _adopt(self, target: Target) -> None:
+        self._targets[target.pid] = target
+        self._poller.register(target.pidfd, select.POLLIN)
+        self._tell_attached(target)
+
+    def _tell_attached(self, target: Target) -> None:
+        self._feed(
+            items.Attached(
+                **self._now(),
+                pid=target.pid,
+                process=target.identity(),
+                around=target.around(),
+                resolver=target.resolver,
+                coverage=target.coverage(self._kernel),
+            )
+        )
+
+    def _end(self) -> None:
+        """The last frames, a `target` line each, the last `stats`, and everything on its way out."""
+        self._read_frames()
+        for pid in list(self._targets):
+            self._release(pid, "exited" if self._has_exited(pid) else "detached")
+        self._losses()
+        self._stats()
+        left = self._output.flush(FLUSH_S)
+        if left and not self._output.closed:
+            log.warning("lines were not written: the reader did not take them", lines=left)
+
+    # One turn.
+
+    def _wait(self, plan: _Plan, wakeup_fd: int) -> None:
+        timeout_ms = max(0, plan.next_ns() - time.monotonic_ns()) / MS
+        for fd, _ in self._poller.poll(timeout_ms):
+            if fd == wakeup_fd:
+                self._take_signals(os.read(wakeup_fd, 64))
+
+    def _turn(self, plan: _Plan) -> None:
+        now_ns = time.monotonic_ns()
+        if now_ns >= plan.scan_ns:
+            is_open = self._is_anything_open() or now_ns >= plan.full_scan_ns
+            if is_open:
+                plan.full_scan_ns = now_ns + FULL_SCAN_NS
+                self._scan(plan)
+            plan.scan_ns = time.monotonic_ns() + (OPEN_NS if is_open else IDLE_NS)
+        self._read_frames()
+        self._follow_processes(plan)
+        if now_ns >= plan.losses_ns:
+            plan.losses_ns = now_ns + LOSSES_NS
+            self._losses()
+        if now_ns >= plan.stats_ns:
+            plan.stats_ns += self._options.stats_every_ns
+            self._stats()
+
+    def _is_anything_open(self) -> bool:
+        counts = self._kernel.counters_of(OPEN_COUNTERS)
+        return counts[0] > sum(counts[1:4]) or counts[4] > sum(counts[5:]) or bool(self._pipeline.told_open())
+
+    def _scan(self, plan: _Plan) -> None:
+        now = self._now()
+        scans = self._scanner.scan(now["now_ns"], now["wall_ns"], self._options.stuck_after_ns)
+        for number, scan in enumerate(scans):
+            if number == 0:
+                self._read_frames()
+                self._losses()
+                plan.losses_ns = now["now_ns"] + LOSSES_NS
+            self._feed(scan)
+        self._read_frames()
+        vanished = self._scanner.vanished(now["now_ns"], now["wall_ns"])
+        if vanished is not None:
+            self._feed(vanished)
+
+    def _read_frames(self) -> None:
+        while frames := self._kernel.read_frames():
+            self._feed(items.Frames(**self._now(), frames=frames))
+
+    def _follow_processes(self, plan: _Plan) -> None:
+        """New children, new programs, and processes that are gone."""
+        now_ns = time.monotonic_ns()
+        for pid in self._pipeline.forked:
+            self._follow_child(pid)
+        self._pipeline.forked.clear()
+        for pid in self._pipeline.execed:
+            if pid in self._targets:
+                self._targets[pid].runs_another_program()
+                plan.rescans += [(now_ns + after_ms * MS, pid) for after_ms in RESCAN_AFTER_MS]
+        self._pipeline.execed.clear()
+        due = [pid for when, pid in plan.rescans if when <= now_ns]
+        plan.rescans = [entry for entry in plan.rescans if entry[0] > now_ns]
+        for pid in dict.fromkeys(due):
+            if pid in self._targets and self._look_again(self._targets[pid]):
+                if not any(entry[1] == pid for entry in plan.rescans):
+                    plan.rescans.append((now_ns + RESCAN_EVERY_NS, pid))
+        for pid in [pid for pid in self._targets if self._has_exited(pid)]:
+            self._read_frames()
+            self._close_open_things()
+            self._release(pid, "exited")
+
+    def _look_again(self, target: Target) -> bool:
+        """Find libraries that were mapped since; False when the process is gone."""
+        try:
+            is_new = target.attach(self._kernel)
+        except (NoSuchTargetError, ProcessLookupError):
+            return False
+        if is_new:
+            self._tell_attached(target)
+        return True
+
+    def _follow_child(self, pid: int) -> None:
+        """A child of a target is one: the kernel has decided that already."""
+        if pid in self._targets:
+            return
+        try:
+            target = Target(pid)
+            target.attach(self._kernel)
+        except (NoSuchTargetError, ProcessLookupError):
+            self._kernel.remove_target(pid)
+            return
+        self._adopt(target)
+
+    def _close_open_things(self) -> None:
+        """What a process left open when it went has ended: twice not seen is certain."""
+        for _ in range(2):
+            now = self._now()
+            for scan in self._scanner.scan(now["now_ns"], now["wall_ns"], self._options.stuck_after_ns):
+                self._feed(scan)
+            self._read_frames()
+            vanished = self._scanner.vanished(now["now_ns"], now["wall_ns"])
+            if vanished is not None:
+                self._feed(vanished)
+
+    def _has_exited(self, pid: int) -> bool:
+        poller = select.poll()
+        poller.register(self._targets[pid].pidfd, select.POLLIN)
+        return bool(poller.poll(0))
+
+    def _release(self, pid: int, status: str) -> None:
+        target = self._targets.pop(pid)
+        with contextlib.suppress(OSError):
+            self._kernel.remove_target(pid)
+        self._kernel.forget_libraries(target.process.alive_tid)
+        self._poller.unregister(target.pidfd)
+        target.close()
+        self._feed(items.Gone(**self._now(), pid=pid, status=status))
+
+    # Numbers.
+
+    def _losses(self) -> None:
+        stages = list(KERNEL_STAGES)
+        counts = self._kernel.counters_of(tuple(KERNEL_STAGES.values()))
+        totals = {stage: count for stage, count in zip(stages, counts, strict=True) if count}
+        if missed := self._kernel.missed_runs():
+            totals["kernel_missed"] = missed
+        self._dropped += self._output.take_dropped()
+        if self._dropped:
+            totals["output"] = self._dropped
+        if self._recorder is not None and self._recorder.lost:
+            totals["recording"] = self._recorder.lost
+        if totals != getattr(self, "_told_losses", {}):
+            self._told_losses = totals
+            self._feed(items.Lost(**self._now(), totals=totals))
+
+    def _stats(self) -> None:
+        run_time = self._kernel.run_time()
+        agent = {
+            "cpu_ms": round(time.process_time_ns() / MS, 3),
+            "rss_bytes": int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+            "bpf": {
+                "run_ms": None if run_time is None else round(run_time[0] / MS, 3),
+                "runs": None if run_time is None else run_time[1],
+                "map_bytes": self._kernel.map_bytes(),
+            },
+        }
+        rows = [list(row) for row in self._kernel.histograms()]
+        self._feed(items.Stats(**self._now(), counters=self._kernel.counters(), histograms=rows, agent=agent))
+
+    # The ends of the pipeline.
+
+    def _feed(self, item: items.Item) -> None:
+        if self._recorder is not None:
+            self._recorder.record(item)
+        found = self._pipeline.feed(item)
+        if found:
+            self._output.write_lines(self._render(found))
+
+    @staticmethod
+    def _now() -> dict[str, int]:
+        return {"now_ns": time.monotonic_ns(), "wall_ns": time.time_ns()}
+
+    def _alive_tid(self, pid: int) -> int:
+        target = self._targets.get(pid)
+        return target.process.alive_tid if target else pid
+
+    # Signals.
+
+    @contextlib.contextmanager
+    def _signals(self) -> Any:  # noqa: ANN401 - a generator of a descriptor
+        read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        previous_fd = signal.set_wakeup_fd(write_fd)
+        try:
+            yield read_fd
+        finally:
+            signal.set_wakeup_fd(previous_fd)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(read_fd)
+            os.close(write_fd)
+
+    def _take_signals(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number == signal.SIGHUP:
+                try:
+                    self._output.reopen()
+                except EbpfdnsError as error:
+                    log.warning("the output could not be opened again", reason=str(error))
+            else:
+                self._stop = True

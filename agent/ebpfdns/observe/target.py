@@ -1,0 +1,109 @@
+"""One traced process: what it is, what of it can be seen, and that it is still the same one.
+
+Owns: its pidfd and the coverage that the `target` line tells. Must not know: BPF beyond `Kernel`'s verbs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from ebpfdns.errors import NoSuchTargetError
+from ebpfdns.observe import cgroups, libraries, processes
+from ebpfdns.publish.lines import printable_text, rfc3339
+
+if TYPE_CHECKING:
+    from ebpfdns.observe.kernel import Kernel
+    from ebpfdns.observe.processes import Process
+
+
+class Target:
+    """A process that is traced; `pid` as the agent's namespace numbers it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.process: Process = processes.read_process(pid)
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            raise NoSuchTargetError(f"there is no process {pid}", remedy="ps -e") from error
+        self.libraries: list[libraries.Library] = []
+        self._wire_loss: str | None = "DNS packets: not looked for yet"
+        self._failures: list[str] = []
+
+    def attach(self, kernel: Kernel) -> bool:
+        """Probe what it has mapped now and see its packets; whether anything is new."""
+        self.process = processes.read_process(self.pid)
+        found = libraries.find_libraries(self.process)
+        known = {(library.device, library.inode) for library in self.libraries}
+        is_new = {(library.device, library.inode) for library in found} != known
+        self.libraries = found
+        for library in found:
+            self._failures += kernel.attach_library(library, self.process.alive_tid)
+        if self._wire_loss is not None:
+            self._wire_loss = self._attach_wire(kernel)
+        return is_new
+
+    def _attach_wire(self, kernel: Kernel) -> str | None:
+        directory = cgroups.cgroup2_directory(self.process.cgroup2_path)
+        if directory is None:
+            return "DNS packets: there is no cgroup v2 tree here (mount -t cgroup2 none /sys/fs/cgroup)"
+        return kernel.attach_cgroup(directory.path)
+
+    def runs_another_program(self) -> None:
+        """exec: everything is to be found anew."""
+        self.libraries, self._failures = [], []
+
+    @property
+    def resolver(self) -> str:
+        """Whose code resolves for it."""
+        kinds = {library.kind for library in self.libraries}
+        return kinds.pop() if len(kinds) == 1 else "unknown"
+
+    def coverage(self, kernel: Kernel) -> dict[str, Any]:
+        """What can be seen of it, honestly."""
+        missing = [library.missing for library in self.libraries if library.missing]
+        if not any(library.functions for library in self.libraries):
+            missing.append("library calls: no libc functions found in it; lookups are known from packets only")
+        missing += self._failures + kernel.losses + ([self._wire_loss] if self._wire_loss else [])
+        names = [
+            f"{library.kind} {library.version}" if library.version else library.kind
+            for library in self.libraries
+            if library.functions or library.missing
+        ]
+        return {
+            "libc": names[0] if names else None,
+            "go": None,
+            "go_resolver": None,
+            "wire": self._wire_loss is None,
+            "missing": [printable_text(text) for text in dict.fromkeys(missing)],
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """`process` of the event lines."""
+        process = self.process
+        found: dict[str, Any] = {"pid": process.pid}
+        if process.vpid != process.pid:
+            found["vpid"] = process.vpid
+        path = None if process.exe is None else printable_text(process.exe)
+        found["executable"] = {"name": printable_text(process.name), "path": path}
+        found["start_time"] = rfc3339(process.start_wall_ns)
+        return found
+
+    def around(self) -> dict[str, Any]:
+        """`container` and `k8s` of the event lines, where known."""
+        container = self.process.container
+        found: dict[str, Any] = {}
+        if container is not None and container.id is not None:
+            found["container"] = {"id": container.id}
+            if container.runtime is not None:
+                found["container"]["runtime"] = container.runtime
+        if container is not None and container.pod_uid is not None:
+            found["k8s"] = {"pod": {"uid": container.pod_uid}}
+        return found
+
+    def close(self) -> None:
+        """Let go of the pidfd."""
+        with contextlib.suppress(OSError):
+            os.close(self.pidfd)

@@ -1,0 +1,58 @@
+"""Names and sentences of the errors that lookups and connects end with.
+
+Owns: the tables of netdb.h and errno. Must not know: who failed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+#: getaddrinfo, getnameinfo (glibc and musl agree on these numbers)
+EAI = {
+    -1: ("EAI_BADFLAGS", "bad value for ai_flags"),
+    -2: ("EAI_NONAME", "name or service not known"),
+    -3: ("EAI_AGAIN", "temporary failure in name resolution"),
+    -4: ("EAI_FAIL", "non-recoverable failure in name resolution"),
+    -5: ("EAI_NODATA", "no address associated with hostname"),
+    -6: ("EAI_FAMILY", "address family not supported"),
+    -7: ("EAI_SOCKTYPE", "socket type not supported"),
+    -8: ("EAI_SERVICE", "service not supported for this socket type"),
+    -9: ("EAI_ADDRFAMILY", "address family for hostname not supported"),
+    -10: ("EAI_MEMORY", "out of memory"),
+    -11: ("EAI_SYSTEM", "system error"),
+    -12: ("EAI_OVERFLOW", "argument buffer too small"),
+}
+#: gethostby*_r, res_n*
+H_ERRNO = {
+    -1: ("NETDB_INTERNAL", "internal resolver error"),
+    1: ("HOST_NOT_FOUND", "host not found"),
+    2: ("TRY_AGAIN", "temporary failure in name resolution"),
+    3: ("NO_RECOVERY", "non-recoverable failure in name resolution"),
+    4: ("NO_DATA", "no record of the type asked for"),
+}
+ERANGE = 34
+EAI_APIS = frozenset({"getaddrinfo", "getnameinfo"})
+
+
+def lookup_error(api: str, code: int | None) -> dict[str, object]:
+    """`error` of a failed library call. A code that the function keeps to itself is null."""
+    if code is None:
+        return {"type": "FAILED", "code": None, "message": f"{api} failed; its code (h_errno) was not seen"}
+    if code == ERANGE and api not in EAI_APIS:
+        return {"type": "ERANGE", "code": code, "message": "the caller's buffer was too small"}
+    names = EAI if api in EAI_APIS else H_ERRNO
+    word, text = names.get(code, (f"CODE_{code}", f"{api} returned {code}"))
+    return {"type": word, "code": code, "message": text}
+
+
+def errno_name(code: int) -> str:
+    """ECONNREFUSED, …; ERRNO_123 for one without a name."""
+    return errno.errorcode.get(code, f"ERRNO_{code}")
+
+
+def connect_error(code: int | None) -> dict[str, object]:
+    """`error` of a failed connect."""
+    if code is None:
+        return {"type": "UNKNOWN", "code": None, "message": "the kernel did not tell why"}
+    return {"type": errno_name(code), "code": code, "message": os.strerror(code).lower()}

@@ -1,0 +1,234 @@
+"""Event lines as dicts, from facts: the shapes of the contract, section 4.
+
+Owns: field names, and the sentences in `message`. Must not know: JSON bytes, where lines go, how a cause is found.
+Pure: times come in as arguments. Text from outside passes through `printable`, once, here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ebpfdns.model import dns_names
+from ebpfdns.publish import errors
+from ebpfdns.publish.lines import milliseconds, printable, printable_text, rfc3339
+
+if TYPE_CHECKING:
+    from ebpfdns.diagnose.cause import Cause
+    from ebpfdns.model.facts import Connect, Lookup, Query, Server
+
+Event = dict[str, Any]
+
+DNS_PORTS = {53: "dns", 853: "dot"}
+NAME_SERVICES = ("/nscd/", "/systemd/resolve/", "/avahi-daemon/", "/sss/", "dbus/system_bus_socket")
+SECOND_NS = 1_000_000_000
+
+
+def base(kind: str, wall_ns: int, host: str, message: str) -> Event:
+    """What every line begins with."""
+    return {"v": 1, "ts": rfc3339(wall_ns), "event": kind, "message": printable_text(message), "host": {"name": host}}
+
+
+def name_text(lookup: Lookup) -> str | None:
+    """What was looked up, for people and machines alike."""
+    if lookup.name is not None:
+        text = printable(lookup.name)
+        return text.removesuffix(".") if lookup.is_wire and len(text) > 1 else text
+    return lookup.address
+
+
+def seconds(ns: int) -> str:
+    """1.0 s, 12 ms: as people say it."""
+    return f"{ns / SECOND_NS:.1f} s" if ns >= SECOND_NS // 10 else f"{ns / 1e6:.0f} ms"
+
+
+def lookup_event(
+    lookup: Lookup,
+    *,
+    identity: str,
+    started_wall_ns: int,
+    resolver: str,
+    now_ns: int,
+    update: int | None = None,
+    waiting_on: Event | None = None,
+    lost_end: bool = False,
+) -> Event:
+    """The `lookup` object: in flight when `update` is given, else ended."""
+    found: Event = {
+        "id": identity,
+        "name": name_text(lookup),
+        "api": lookup.api,
+        "resolver": "unknown" if lookup.is_wire else resolver,
+        "status": None if lost_end else lookup.status,
+        "since": "before_attach" if lookup.before_attach else "attach",
+        "started": rfc3339(started_wall_ns),
+    }
+    if lookup.name_cut:
+        found["name_cut"] = True
+    end_ns = now_ns if lookup.end_ns is None else lookup.end_ns
+    if update is not None:
+        found["update"] = update
+        found["elapsed_ms"] = milliseconds(now_ns - lookup.start_ns)
+    elif lost_end:
+        found |= {"duration_ms": None, "lost_end": True}
+    else:
+        found["duration_ms"] = milliseconds(end_ns - lookup.start_ns)
+        if lookup.status == "failed":
+            found["error"] = _lookup_error(lookup)
+        elif lookup.status == "ok" and lookup.addresses:
+            found["addresses"] = list(lookup.addresses)
+    found["service"] = printable(lookup.service) if lookup.service else None
+    found["family"] = lookup.family
+    found["queries"] = [_query(query, lookup, is_over=update is None) for query in lookup.queries]
+    found["more_queries"] = lookup.more_queries
+    if update is not None:
+        found["waiting_on"] = waiting_on
+    return found
+
+
+def _lookup_error(lookup: Lookup) -> Event:
+    """What the caller was told; of a wire lookup, what the packets told."""
+    if not lookup.is_wire:
+        return errors.lookup_error(lookup.api, lookup.code)
+    rcode = next((query.rcode for query in lookup.queries if query.rcode), None)
+    if rcode is not None:
+        return {"type": dns_names.rcode_name(rcode), "code": rcode, "message": "the server's answer"}
+    text = "the program closed its socket before an answer came" if lookup.socket_closed else "no answer came"
+    return {"type": "UNANSWERED", "code": None, "message": text}
+
+
+def _query(query: Query, lookup: Lookup, *, is_over: bool) -> Event:
+    def offset(ns: int | None) -> float | None:
+        return None if ns is None else milliseconds(max(ns - lookup.start_ns, 0))
+
+    return {
+        "name": None if query.name is None else printable(query.name),
+        "type": None if query.type is None else dns_names.type_name(query.type),
+        "id": query.id,
+        "server": server(query.server),
+        "network": {"transport": query.transport},
+        "encrypted": None,
+        "attempt": query.attempts,
+        "sent_ms": offset(query.sent_ns),
+        "resent_ms": offset(query.resent_ns),
+        "reply_ms": offset(query.reply_ns),
+        "rcode": None if query.rcode is None else dns_names.rcode_name(query.rcode),
+        "truncated": query.truncated,
+        "state": query_state(query, lookup, is_over=is_over),
+        "error": None if query.error is None else errors.errno_name(query.error),
+    }
+
+
+def query_state(query: Query, lookup: Lookup, *, is_over: bool) -> str:
+    """waiting, answered, timed_out or failed."""
+    if query.is_answered:
+        return "answered"
+    if query.error is not None or not query.was_sent:
+        return "failed"
+    is_left = any(
+        other.sent_ns > query.sent_ns and other.type == query.type and other.socket != query.socket
+        for other in lookup.queries
+    )
+    return "timed_out" if is_over or is_left else "waiting"
+
+
+def server(found: Server | None) -> Event | None:
+    """`server`: {address, port}."""
+    return None if found is None else {"address": found.address, "port": found.port}
+
+
+def waiting_on(thread: dict[str, Any] | None, wait: tuple[str, int | None] | None, now_ns: int) -> Event | None:
+    """What the thread sits in: from its snapshot, and since when from the kernel's own record of the wait."""
+    syscall = (thread or {}).get("syscall") or (wait[0] if wait else None)
+    if syscall in (None, "running"):
+        return None
+    since_ns = wait[1] if wait and wait[0] == syscall else None
+    sockets = (thread or {}).get("sockets") or []
+    return {
+        "syscall": syscall,
+        "since_ms": None if since_ns is None else milliseconds(now_ns - since_ns),
+        "socket": _waited_socket(sockets[0]) if len(sockets) == 1 else None,
+    }
+
+
+def _waited_socket(facts: dict[str, Any]) -> Event:
+    remote = facts.get("remote")
+    return {
+        "fd": facts["fd"],
+        "server": {"address": remote[0], "port": remote[1]} if remote else None,
+        "rx_queue_bytes": facts.get("rx_queue_bytes"),
+    }
+
+
+def connect_event(
+    connect: Connect, *, identity: str, lookup_id: str | None, now_ns: int, update: int | None = None
+) -> Event:
+    """The `connect` object: in flight when `update` is given, else ended."""
+    found: Event = {
+        "id": identity,
+        "status": connect.status,
+        "server": server(connect.server),
+        "network": {"transport": connect.transport, "type": connect.family},
+        "purpose": purpose(connect),
+    }
+    if connect.family == "unix":
+        found["path"] = _path(connect)
+    if update is not None:
+        found |= {"update": update, "elapsed_ms": milliseconds(now_ns - connect.start_ns)}
+    else:
+        found["duration_ms"] = milliseconds((connect.end_ns or now_ns) - connect.start_ns)
+        if connect.status == "failed":
+            found["error"] = {"type": errors.errno_name(connect.error or 0)}
+    has_lookup = connect.lookup_name is not None and lookup_id is not None
+    found["lookup"] = {"id": lookup_id, "name": printable(connect.lookup_name or b"")} if has_lookup else None
+    has_tcp = connect.transport == "tcp" and connect.tcp_state is not None
+    found["tcp"] = {"state": connect.tcp_state, "retransmits": connect.retransmits} if has_tcp else None
+    return found
+
+
+def _path(connect: Connect) -> str | None:
+    """A path; an abstract name is written with @ for its leading NUL, as ss does."""
+    if connect.path is None:
+        return None
+    if connect.path.startswith(b"\0"):
+        return "@" + printable(connect.path[1:])
+    return printable(connect.path)
+
+
+def purpose(connect: Connect) -> str:
+    """What a connect is for, by port and path."""
+    if connect.family == "unix":
+        path = (connect.path or b"").decode("utf-8", "replace")
+        return "nss" if any(part in path for part in NAME_SERVICES) else "application"
+    return DNS_PORTS.get(connect.server.port if connect.server else 0, "application")
+
+
+def connect_target(connect: Connect) -> str:
+    """Where it goes, for people."""
+    return connect.server.text if connect.server else _path(connect) or "an unnamed socket"
+
+
+def cause_event(cause: Cause) -> Event:
+    """The `cause` object."""
+    return {
+        "id": cause.id,
+        "confidence": cause.confidence,
+        "summary": printable_text(cause.summary),
+        "evidence": [
+            {"fact": one.fact, "text": printable_text(one.text)}
+            | {key: printable_text(value) if isinstance(value, str) else value for key, value in one.numbers.items()}
+            for one in cause.evidence
+        ],
+        "remedy": printable_text(cause.remedy),
+    }
+
+
+def histogram(row: list[int], shift: int) -> Event:
+    """Cumulative buckets [le in ms, count], the sum in ms, and the count of all. `row`: sum_ns, then the counts."""
+    total_ns, counts = row[0], row[1:]
+    buckets: list[list[float]] = []
+    below = 0
+    for number, count in enumerate(counts[:-1]):
+        below += count
+        if count:
+            buckets.append([milliseconds(1 << (number + shift)), below])
+    return {"buckets": buckets, "sum": milliseconds(total_ns), "count": sum(counts)}
