@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ebpfdns.commands import demo
-from ebpfdns.errors import HostCannotTraceError
+from ebpfdns.errors import HostCannotTraceError, UsageError
 from ebpfdns.lab import stage, story
 from ebpfdns.lab.faults import FAULTS
 from ebpfdns.lab.namespace import PACKAGE_PARENT
@@ -151,6 +152,14 @@ def test_without_root_it_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     error = CliRunner().invoke(demo.command, []).exception
     assert isinstance(error, HostCannotTraceError)
     assert error.remedy == "sudo ebpfdns demo"
+
+
+@pytest.mark.parametrize("text", ["5s", "soon"])
+def test_a_threshold_that_shows_nothing_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A --stuck-after beyond the end of the demo's lookups, or no time at all, is refused."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    refused = CliRunner().invoke(demo.command, ["--stuck-after", text], standalone_mode=False)
+    assert isinstance(refused.exception, UsageError | click.UsageError)
 
 
 def test_the_agent_is_not_misled_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

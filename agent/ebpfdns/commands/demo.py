@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: A black-holed connect would go on for two minutes; this many reports of it are enough.
 CONNECT_REPORTS = 2
 LONGEST_STUCK_AFTER_NS = 2_000_000_000
-NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
 
 
 def _list_faults(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:  # noqa: FBT001
@@ -87,7 +87,7 @@ def command(fault: str, stuck_after: int, style: str) -> int:
         signal.signal(signal_number, signal.default_int_handler)  # as Ctrl-C: everything is taken down
     say = _say if style == "pretty" else _say_nothing
     try:
-        return _play(FAULTS[fault], f"{stuck_after / NS_PER_MS:g}ms", say)
+        return _play(FAULTS[fault], f"{stuck_after / NS_PER_S:g}s", say)
     except AgentEndedError as ended:
         return ended.code or 1
     except BrokenPipeError:  # `ebpfdns demo | head -5`: a quiet, normal end; click would make it code 1
