@@ -163,8 +163,8 @@ def _cause(line: Line) -> list[str]:
     cause = line.get("cause")
     if not cause:
         return []
-    sentences = [f"  cause: {cause.get('summary')} ({cause.get('id')}, {cause.get('confidence')})"]
-    return sentences + ([f"  try:   {cause['remedy']}"] if cause.get("remedy") else [])
+    sentences = [f"  cause:  {cause.get('summary')} ({cause.get('id')}, {cause.get('confidence')})"]
+    return sentences + ([f"  remedy: {cause['remedy']}"] if cause.get("remedy") else [])
 
 
 def _server(line: Line) -> str:
