@@ -1,0 +1,145 @@
+"""The catalogue of causes, in the order in which their rules are tried: the first that matches wins.
+
+Owns: the list. A new cause is a file in `rules/` and a line here; a cause without a rule is a promise
+to readers of the log that this id may come. Must not know: what any rule looks at.
+
+The order: the program itself → a lock or another thread → a local daemon → errors at send → the protocol →
+silence, specific first → configuration alone → past the resolver → connects → children → blind → unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ebpfdns.diagnose.rules import (
+    agent_blind,
+    connect_after_dns,
+    first_ns_dead,
+    late_reply,
+    local_firewall,
+    ns_refused,
+    ns_silent,
+    ns_unreachable,
+    one_reply_lost,
+    rcode_retry,
+    reply_ignored,
+    target_stopped,
+    tcp53_blocked,
+    tcp53_silent,
+    unknown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ebpfdns.diagnose.case import ConnectCase, LookupCase
+    from ebpfdns.diagnose.cause import Cause
+
+    Rule = Callable[[LookupCase], Cause | None]
+    ConnectRule = Callable[[ConnectCase], Cause | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One cause: its id, what it says, and its rule (None: later)."""
+
+    id: str
+    meaning: str
+    rule: Rule | None = None
+    connect_rule: ConnectRule | None = None
+    about_silence: bool = False  # rests on "no answer was seen": needs every question, and the wire
+    last_resort: bool = False  # only for what is plainly not healthy
+
+    @property
+    def is_implemented(self) -> bool:
+        """Whether a line can carry it today."""
+        return self.rule is not None or self.connect_rule is not None
+
+
+CATALOGUE = (
+    Entry("target_stopped", "The program itself is stopped, frozen or out of CPU time.", target_stopped.rule),
+    Entry("reply_not_read", "The answer is here, in the socket's queue; the program does not read it."),
+    Entry("fd_exhausted", "The process has no file descriptor left to ask with."),
+    Entry("go_cgo_thread_limit", "Go resolves through libc, and all permitted lookup threads are in use."),
+    Entry("threadpool_starved", "The lookup is queued behind others in a small thread pool."),
+    Entry("coalesced_wait", "This lookup waits for an identical one that is already running."),
+    Entry("gethostbyname_serialized", "The thread waits for a lock that another's gethostbyname holds."),
+    Entry("fork_lock_inherited", "A forked child waits for a lock whose owner does not exist in it."),
+    Entry("resolved_ipc_stall", "systemd-resolved is stopped or stuck, and the program waits on its socket."),
+    Entry("nscd_stall", "The name service cache daemon does not answer."),
+    Entry("avahi_stall", "A .local lookup waits for the Avahi daemon."),
+    Entry("nsswitch_order_stall", "An earlier name source holds the lookup before DNS is asked."),
+    Entry("local_firewall", "This host's own firewall refuses to send the question.", local_firewall.rule),
+    Entry("ns_unreachable", "There is no route to the DNS server.", ns_unreachable.rule),
+    Entry("ns_refused", "Nothing listens on the DNS server's port.", ns_refused.rule),
+    Entry(
+        "tcp53_blocked",
+        "The answer is too big for UDP, and TCP to port 53 is blocked.",
+        tcp53_blocked.rule,
+        tcp53_blocked.of_connect,
+    ),
+    Entry(
+        "tcp53_silent",
+        "DNS over TCP is connected, but no answer comes.",
+        tcp53_silent.rule,
+        about_silence=True,
+    ),
+    Entry("rcode_retry", "The server answers with an error that is tried again.", rcode_retry.rule),
+    Entry("reply_ignored", "An answer arrives that the resolver must refuse.", reply_ignored.rule),
+    Entry("late_reply", "The server does answer, but later than the resolver waits.", late_reply.rule),
+    Entry("resolved_dot_blocked", "systemd-resolved must use DNS over TLS, and port 853 does not work."),
+    Entry("resolved_upstream_silent", "systemd-resolved works, but its DNS server does not answer it."),
+    Entry("resolved_degraded", "systemd-resolved is probing what its server supports."),
+    Entry("resolved_stub_silent", "127.0.0.53 does not answer, and what is behind it cannot be seen."),
+    Entry("forwarder_upstream_silent", "The local forwarder got the question; its own server is silent."),
+    Entry(
+        "first_ns_dead",
+        "The first server is dead; a later one answers.",
+        first_ns_dead.rule,
+        about_silence=True,
+    ),
+    Entry(
+        "one_reply_lost",
+        "Of the questions for IPv4 and IPv6 only one was answered.",
+        one_reply_lost.rule,
+        about_silence=True,
+    ),
+    Entry("edns_dropped", "Large answers, or questions with EDNS, get lost on the way; small ones pass."),
+    Entry("search_amplification", "The name is tried with each search suffix first."),
+    Entry(
+        "ns_silent",
+        "Every DNS server gets the question, and none answers.",
+        ns_silent.rule,
+        about_silence=True,
+    ),
+    Entry("no_nameserver", "resolv.conf names no server, so the resolver asks 127.0.0.1."),
+    Entry("stale_resolv_conf", "The process still asks a server that resolv.conf no longer names."),
+    Entry("hosts_file_huge", "The time goes into reading /etc/hosts."),
+    Entry("mdns_timeout", "Nobody on the link owns this name; multicast waits it out."),
+    Entry("bypass", "The application asks servers of its own; resolv.conf plays no part."),
+    Entry("ipv6_first_blackholed", "IPv6 is tried first and goes nowhere; IPv4 would work."),
+    Entry(
+        "connect_after_dns",
+        "The name was resolved; the connection to its address hangs.",
+        connect_rule=connect_after_dns.rule,
+    ),
+    Entry("tls_stall", "The TCP connection is up; the TLS handshake gets no answer."),
+    Entry("child_process", "The traced process waits for a child, which has the lookup."),
+    Entry(
+        "agent_blind",
+        "Probes were missing or events were lost: nothing can be said.",
+        agent_blind.rule,
+        last_resort=True,
+    ),
+    Entry(
+        "unknown",
+        "What was seen fits no cause.",
+        unknown.rule,
+        connect_rule=unknown.of_connect,
+        last_resort=True,
+    ),
+)
+
+#: What `cause.id` can be.
+IDS: tuple[str, ...] = tuple(entry.id for entry in CATALOGUE)
