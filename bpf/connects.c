@@ -7,7 +7,6 @@
  */
 
 #define AF_UNIX 1
-#define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17

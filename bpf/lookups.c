@@ -8,12 +8,15 @@
 
 #if defined(bpf_target_x86)
 #define RETURN_POPS 8 /* the return address has left the stack when the function has returned */
-#define STACK_ARGUMENT(ctx, n) (PT_REGS_SP(ctx) + 8 + 8 * ((n) - 7))
+#define SEVENTH_ARGUMENT(ctx) user_word(PT_REGS_SP(ctx) + 8)
+#define EIGHTH_ARGUMENT(ctx) user_word(PT_REGS_SP(ctx) + 16)
 #else
 #define RETURN_POPS 0
-#define STACK_ARGUMENT(ctx, n) (PT_REGS_SP(ctx) + 8 * ((n) - 9))
+#define SEVENTH_ARGUMENT(ctx) ((ctx)->regs[6])
+#define EIGHTH_ARGUMENT(ctx) ((ctx)->regs[7])
 #endif
 
+#define AF_INET 2
 #define ERANGE 34
 #define RES_H_ERRNO_OFFSET 496 /* of struct __res_state, 64 bit glibc */
 #define DNS_HEADER_BYTES 12
@@ -378,86 +381,75 @@ int call_returns(struct pt_regs *ctx) {
   return 0;
 }
 
-/* The entries. Each knows where its function has its arguments. */
+/* Where each function has its arguments. */
 
-int getaddrinfo_begins(struct pt_regs *ctx) {
-  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .service = PT_REGS_PARM2(ctx),
-                               .hints = PT_REGS_PARM3(ctx), .result = PT_REGS_PARM4(ctx)};
-  return call_begins(ctx, API_GETADDRINFO, given_to);
-}
-
-int gethostbyname_begins(struct pt_regs *ctx) {
-  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .family = 2};
-  return call_begins(ctx, API_GETHOSTBYNAME, given_to);
-}
-
-int gethostbyname2_begins(struct pt_regs *ctx) {
-  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .family = (u32)PT_REGS_PARM2(ctx)};
-  return call_begins(ctx, API_GETHOSTBYNAME2, given_to);
-}
-
-int gethostbyname_r_begins(struct pt_regs *ctx) {
-  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .family = 2, .result = PT_REGS_PARM5(ctx),
-                               .code_at = PT_REGS_PARM6(ctx)};
-  return call_begins(ctx, API_GETHOSTBYNAME_R, given_to);
-}
-
-int gethostbyname2_r_begins(struct pt_regs *ctx) {
-  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .family = (u32)PT_REGS_PARM2(ctx),
-                               .result = PT_REGS_PARM6(ctx)};
-#if defined(bpf_target_x86)
-  given_to.code_at = user_word(STACK_ARGUMENT(ctx, 7));
-#else
-  given_to.code_at = ctx->regs[6];
-#endif
-  return call_begins(ctx, API_GETHOSTBYNAME2_R, given_to);
-}
-
-int gethostbyaddr_begins(struct pt_regs *ctx) {
-  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .name_size = (u32)PT_REGS_PARM2(ctx),
-                               .family = (u32)PT_REGS_PARM3(ctx)};
-  return call_begins(ctx, API_GETHOSTBYADDR, given_to);
-}
-
-int gethostbyaddr_r_begins(struct pt_regs *ctx) {
-  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .name_size = (u32)PT_REGS_PARM2(ctx),
-                               .family = (u32)PT_REGS_PARM3(ctx)};
-#if defined(bpf_target_x86)
-  given_to.result = user_word(STACK_ARGUMENT(ctx, 7));
-  given_to.code_at = user_word(STACK_ARGUMENT(ctx, 8));
-#else
-  given_to.result = ctx->regs[6];
-  given_to.code_at = ctx->regs[7];
-#endif
-  return call_begins(ctx, API_GETHOSTBYADDR_R, given_to);
-}
-
-int getnameinfo_begins(struct pt_regs *ctx) {
-  struct arguments given_to = {.name = PT_REGS_PARM1(ctx), .name_size = (u32)PT_REGS_PARM2(ctx)};
-  return call_begins(ctx, API_GETNAMEINFO, given_to);
-}
-
-int res_query_begins(struct pt_regs *ctx) {
+INLINE struct arguments arguments_of(struct pt_regs *ctx, u64 api) {
   struct arguments given_to = {.name = PT_REGS_PARM1(ctx)};
-  return call_begins(ctx, API_RES_QUERY, given_to);
-}
-
-int res_search_begins(struct pt_regs *ctx) {
-  struct arguments given_to = {.name = PT_REGS_PARM1(ctx)};
-  return call_begins(ctx, API_RES_SEARCH, given_to);
-}
-
-int res_send_begins(struct pt_regs *ctx) {
-  struct arguments given_to = {.name = PT_REGS_PARM1(ctx)};
-  return call_begins(ctx, API_RES_SEND, given_to);
-}
-
-/* The functions with a state of the caller's own: the error code lies in it. */
-INLINE struct arguments with_state(struct pt_regs *ctx) {
-  struct arguments given_to = {.name = PT_REGS_PARM2(ctx), .code_at = PT_REGS_PARM1(ctx) + RES_H_ERRNO_OFFSET};
+  switch (api) {
+    case API_GETADDRINFO:
+      given_to.service = PT_REGS_PARM2(ctx);
+      given_to.hints = PT_REGS_PARM3(ctx);
+      given_to.result = PT_REGS_PARM4(ctx);
+      break;
+    case API_GETHOSTBYNAME:
+      given_to.family = AF_INET;
+      break;
+    case API_GETHOSTBYNAME2:
+      given_to.family = (u32)PT_REGS_PARM2(ctx);
+      break;
+    case API_GETHOSTBYNAME_R:
+      given_to.family = AF_INET;
+      given_to.result = PT_REGS_PARM5(ctx);
+      given_to.code_at = PT_REGS_PARM6(ctx);
+      break;
+    case API_GETHOSTBYNAME2_R:
+      given_to.family = (u32)PT_REGS_PARM2(ctx);
+      given_to.result = PT_REGS_PARM6(ctx);
+      given_to.code_at = SEVENTH_ARGUMENT(ctx);
+      break;
+    case API_GETHOSTBYADDR:
+      given_to.name_size = (u32)PT_REGS_PARM2(ctx);
+      given_to.family = (u32)PT_REGS_PARM3(ctx);
+      break;
+    case API_GETHOSTBYADDR_R:
+      given_to.name_size = (u32)PT_REGS_PARM2(ctx);
+      given_to.family = (u32)PT_REGS_PARM3(ctx);
+      given_to.result = SEVENTH_ARGUMENT(ctx);
+      given_to.code_at = EIGHTH_ARGUMENT(ctx);
+      break;
+    case API_GETNAMEINFO:
+      given_to.name_size = (u32)PT_REGS_PARM2(ctx);
+      break;
+    case API_RES_NQUERY:
+    case API_RES_NSEARCH:
+    case API_RES_NSEND: /* with a state of the caller's own: the error code lies in it */
+      given_to.name = PT_REGS_PARM2(ctx);
+      given_to.code_at = PT_REGS_PARM1(ctx) + RES_H_ERRNO_OFFSET;
+      break;
+  }
   return given_to;
 }
 
-int res_nquery_begins(struct pt_regs *ctx) { return call_begins(ctx, API_RES_NQUERY, with_state(ctx)); }
-int res_nsearch_begins(struct pt_regs *ctx) { return call_begins(ctx, API_RES_NSEARCH, with_state(ctx)); }
-int res_nsend_begins(struct pt_regs *ctx) { return call_begins(ctx, API_RES_NSEND, with_state(ctx)); }
+/* One program for all functions of a library, told apart by the number given when it was attached. */
+int library_call_begins(struct pt_regs *ctx) {
+  u64 api = attach_cookie(ctx);
+  return call_begins(ctx, api, arguments_of(ctx, api));
+}
+
+/* Kernels without such numbers need a program for each function. */
+#define ENTRY(function, api) \
+  int function(struct pt_regs *ctx) { return call_begins(ctx, api, arguments_of(ctx, api)); }
+ENTRY(getaddrinfo_begins, API_GETADDRINFO)
+ENTRY(gethostbyname_begins, API_GETHOSTBYNAME)
+ENTRY(gethostbyname2_begins, API_GETHOSTBYNAME2)
+ENTRY(gethostbyname_r_begins, API_GETHOSTBYNAME_R)
+ENTRY(gethostbyname2_r_begins, API_GETHOSTBYNAME2_R)
+ENTRY(gethostbyaddr_begins, API_GETHOSTBYADDR)
+ENTRY(gethostbyaddr_r_begins, API_GETHOSTBYADDR_R)
+ENTRY(getnameinfo_begins, API_GETNAMEINFO)
+ENTRY(res_query_begins, API_RES_QUERY)
+ENTRY(res_search_begins, API_RES_SEARCH)
+ENTRY(res_send_begins, API_RES_SEND)
+ENTRY(res_nquery_begins, API_RES_NQUERY)
+ENTRY(res_nsearch_begins, API_RES_NSEARCH)
+ENTRY(res_nsend_begins, API_RES_NSEND)

@@ -61,6 +61,7 @@ BPF_HASH(waits, u64, struct wait, MAX_WAITS);
 static long (*read_user)(void *to, u32 bytes, const void *from) = (void *)112;
 static long (*read_kernel)(void *to, u32 bytes, const void *from) = (void *)113;
 static long (*read_user_text)(void *to, u32 bytes, const void *from) = (void *)114;
+static u64 (*attach_cookie)(void *ctx) = (void *)174;
 
 INLINE void count(int which, u64 by) {
   u64 *counter = counters.lookup(&which);

@@ -134,7 +134,7 @@ def trace(
             follow_children=children,
         )
         _unlimit_locked_memory()
-        kernel = stack.enter_context(Kernel(variant, ensure_tracefs()))
+        kernel = stack.enter_context(Kernel(variant, ensure_tracefs(), host.kernel))
         if dry_run:
             _dry_run(kernel, targets)
             return

@@ -151,13 +151,13 @@ class LookupCase:
         if self.situation.resolver == "glibc" and not self.lookup.is_wire:
             return True
         waited_for = self.thread.sockets if self.thread else ()
-        return any(socket.kind == "udp" and socket.is_dns for socket in waited_for)
+        return any(waited.kind == "udp" and waited.is_dns for waited in waited_for)
 
     @property
     def has_unread_answer(self) -> bool:
         """Whether something lies unread in a DNS socket that the thread waits for."""
         waited_for = self.thread.sockets if self.thread else ()
-        return any(socket.is_dns and socket.rx_queue_bytes for socket in waited_for)
+        return any(waited.is_dns and waited.rx_queue_bytes for waited in waited_for)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,27 +140,27 @@ def sockets(thread: Thread) -> list[Evidence]:
     return [told for told in map(_socket, thread.sockets) if told is not None]
 
 
-def _socket(socket: Socket) -> Evidence | None:
-    if socket.path is not None:
-        path = shown_text(socket.path)
-        return Evidence("unix_peer_waited_for", f"it waits for {path}", {"path": path, "fd": socket.fd})
-    if socket.remote is None:
+def _socket(waited: Socket) -> Evidence | None:
+    if waited.path is not None:
+        path = shown_text(waited.path)
+        return Evidence("unix_peer_waited_for", f"it waits for {path}", {"path": path, "fd": waited.fd})
+    if waited.remote is None:
         return None
-    peer = socket.remote.text
-    if socket.state == "SYN_SENT":
-        count = socket.retransmits or 0
+    peer = waited.remote.text
+    if waited.state == "SYN_SENT":
+        count = waited.retransmits or 0
         text = f"the TCP connection to {peer} is not up yet; its SYN was sent {times(count + 1)}"
-        return Evidence("syn_retransmitted", text, {"peer": peer, "fd": socket.fd, "retransmits": count})
-    if socket.kind == "tcp" and socket.tx_queue_bytes:
+        return Evidence("syn_retransmitted", text, {"peer": peer, "fd": waited.fd, "retransmits": count})
+    if waited.kind == "tcp" and waited.tx_queue_bytes:
         text = f"{peer} has not acknowledged what was sent to it"
-        return Evidence("tx_queue_not_acked", text, {"peer": peer, "tx_queue_bytes": socket.tx_queue_bytes})
-    return None if socket.rx_queue_bytes is None else _receive_queue(peer, socket)
+        return Evidence("tx_queue_not_acked", text, {"peer": peer, "tx_queue_bytes": waited.tx_queue_bytes})
+    return None if waited.rx_queue_bytes is None else _receive_queue(peer, waited)
 
 
-def _receive_queue(peer: str, socket: Socket) -> Evidence:
+def _receive_queue(peer: str, waited: Socket) -> Evidence:
     """What has arrived and was not read."""
-    numbers: Numbers = {"peer": peer, "fd": socket.fd, "rx_queue_bytes": socket.rx_queue_bytes}
-    if socket.rx_queue_bytes:
+    numbers: Numbers = {"peer": peer, "fd": waited.fd, "rx_queue_bytes": waited.rx_queue_bytes}
+    if waited.rx_queue_bytes:
         return Evidence("rx_queue_not_empty", f"what {peer} sent lies unread in the socket", numbers)
     return Evidence("rx_queue_empty", f"nothing from {peer} lies unread in the socket", numbers)
 

@@ -12,6 +12,10 @@ import errno
 import os
 import platform
 import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SYSCALL_NUMBER = {"x86_64": 321, "aarch64": 280}.get(platform.machine(), 321)
 
@@ -23,6 +27,7 @@ NAME_BYTES = 16
 MAP_TYPE_HASH, MAP_TYPE_ARRAY, MAP_TYPE_PROG_ARRAY = 1, 2, 3
 MAP_TYPE_PERCPU_ARRAY, MAP_TYPE_LRU_HASH, MAP_TYPE_RINGBUF = 6, 9, 27
 ANY = 0
+TRACE_UPROBE_MULTI, UPROBE_MULTI_RETURN = 48, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -96,6 +101,18 @@ def load_program(kind: int, attach_type: int, name: str, instructions: bytes, li
 def link_cgroup(program_fd: int, cgroup_fd: int, attach_type: int) -> int:
     """Attach to a cgroup by a link, which ends with its descriptor, however this process ends."""
     return _bpf(LINK_CREATE, struct.pack("=4I", program_fd, cgroup_fd, attach_type, 0))
+
+
+def link_uprobes(program_fd: int, path: str, offsets: Sequence[int], cookies: Sequence[int], pid: int, *, is_return: bool) -> int:
+    """Probe many functions of a file by one link (6.6): in one process, or with pid 0 wherever it is mapped."""
+    count = len(offsets)
+    text = ctypes.create_string_buffer(os.fsencode(path))
+    places = ctypes.create_string_buffer(struct.pack(f"={count}Q", *offsets))
+    numbers = ctypes.create_string_buffer(struct.pack(f"={count}Q", *cookies))
+    addresses = (ctypes.addressof(text), ctypes.addressof(places), 0, ctypes.addressof(numbers))
+    flags = UPROBE_MULTI_RETURN if is_return else 0
+    head = struct.pack("=4I", program_fd, 0, TRACE_UPROBE_MULTI, 0)
+    return _bpf(LINK_CREATE, head + struct.pack("=4Q3I", *addresses, count, flags, pid))
 
 
 def open_raw_tracepoint(program_fd: int, name: str) -> int:

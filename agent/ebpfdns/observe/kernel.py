@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -29,6 +30,8 @@ U32, U64 = struct.Struct("=I"), struct.Struct("=Q")
 PID_BITS = 65_536
 PROG_INFO_BYTES, MAP_INFO_BYTES = 224, 80
 FRAMES_A_READ = 4096
+CLOSERS = 64
+LINKED_CALLS_SINCE = (6, 10)
 RIGHTS = "run it as root, or with CAP_SYS_ADMIN (a container: see docs/deployment.md)"
 
 
@@ -42,8 +45,10 @@ class Attached:
 class Kernel:
     """A context manager. Everything below may raise OSError or HostCannotTraceError only while attaching."""
 
-    def __init__(self, variant: sources.Variant, tracefs: Path) -> None:
+    def __init__(self, variant: sources.Variant, tracefs: Path, release: tuple[int, int]) -> None:
         self.variant = variant
+        #: one link for all functions of a library (6.6; until 6.10 it could not follow all threads of a process)
+        self._calls_by_link = release >= LINKED_CALLS_SINCE
         self._tracefs = tracefs
         self._fds: list[int] = []
         self._programs: dict[str, int] = {}
@@ -74,10 +79,8 @@ class Kernel:
         """Detach and unload everything."""
         if hasattr(self, "ring"):
             self.ring.close()
-        call_fds = [fd for fds in self._call_fds.values() for fd in fds]
-        for fd in (*call_fds, *reversed(self._fds)):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        _close_side_by_side([fd for fds in self._call_fds.values() for fd in fds])
+        _close_side_by_side(self._fds)
         self._fds, self._call_fds, self._programs = [], {}, {}
 
     # Loading.
@@ -102,7 +105,7 @@ class Kernel:
     def _load(self, function: str) -> int:
         """Load one function, once; its descriptor."""
         if function not in self._programs:
-            kind, attach_type = probes.program_kind(function)
+            kind, attach_type = probes.program_kind(function, by_link=self._calls_by_link)
             code = compiler.relocated(self._plan, function, self._fds_of_maps)
             fd = bpf_calls.load_program(kind, attach_type, function, code, self._plan.licence)
             self._fds.append(fd)
@@ -110,13 +113,14 @@ class Kernel:
         return self._programs[function]
 
     def _load_needed(self) -> None:
-        """What every target needs: all programs at library calls, which reach each other by tail calls."""
+        """What every target needs: the programs at library calls, which reach each other by tail calls."""
+        entries = (probes.ALL_CALLS_FUNCTION,) if self._calls_by_link else tuple(probes.CALLS.values())
         try:
-            for function in (*probes.EXTRA_CALLS, *probes.CALLS.values()):
+            for function in (probes.RARE_FUNCTION, probes.RETURN_FUNCTION, *entries):
                 self._load(function)
         except OSError as error:
             raise _refused("load the BPF programs", error) from error
-        self._set_tail_call("rare_programs", "call_begins_in_open_call")
+        self._set_tail_call("rare_programs", probes.RARE_FUNCTION)
 
     def _set_tail_call(self, map_name: str, function: str) -> None:
         self._maps[map_name].set(U32.pack(0), U32.pack(self._load(function)))
@@ -169,45 +173,59 @@ class Kernel:
         finally:
             os.close(fd)
 
-    def attach_library(self, library: Library, pid: int) -> list[str]:
-        """Probe the functions of a library that this process has mapped; what could not be probed.
-
-        `pid` is a thread of the process that is alive. Twice is once.
-        """
+    def attach_library(self, library: Library, pid: int, alive_tid: int) -> list[str]:
+        """Probe the functions of a library that this process has mapped; what could not be probed. Twice is once."""
         bound_to = -1 if self.variant.filter_calls else pid
         place = (library.device, library.inode, bound_to)
         if place in self._libraries:
             return []
         self._libraries.add(place)
+        wanted = {name: offset for name, offset in library.functions.items() if _canonical(name)}
+        if not wanted:
+            return []
         fds = self._call_fds.setdefault(bound_to, [])
+        try:
+            if self._calls_by_link:
+                fds += self._link_calls(library.path, wanted, max(bound_to, 0))
+                return []
+            return self._probe_calls(library.path, wanted, alive_tid if bound_to >= 0 else -1, fds)
+        except ProcessLookupError:
+            raise
+        except OSError as error:
+            raise _refused(f"probe {library.path}", error) from error
+
+    def _link_calls(self, path: str, wanted: dict[str, int], pid: int) -> list[int]:
+        """All at once: two links. The returns first: a call that begins in between is not seen, and does not stay open."""
+        offsets = list(wanted.values())
+        cookies = [int(boundary.Api[_canonical(name).upper()]) for name in wanted]
+        ends = bpf_calls.link_uprobes(self._load(probes.RETURN_FUNCTION), path, offsets, cookies, pid, is_return=True)
+        try:
+            entry_fd = self._load(probes.ALL_CALLS_FUNCTION)
+            return [ends, bpf_calls.link_uprobes(entry_fd, path, offsets, cookies, pid, is_return=False)]
+        except OSError:
+            os.close(ends)
+            raise
+
+    def _probe_calls(self, path: str, wanted: dict[str, int], pid: int, fds: list[int]) -> list[str]:
+        """One by one, before 6.10."""
         missing = []
-        for name, offset in library.functions.items():
-            entry = probes.CALLS.get(name) or probes.CALLS.get(name.lstrip("_"))
-            if entry is None:
-                continue
+        for name, offset in wanted.items():
             try:
-                # The return first: a call that begins in between is not seen, instead of never ending.
-                for function, is_return in ((probes.RETURN_FUNCTION, True), (entry, False)):
-                    program_fd = self._load(function)
-                    fds.append(
-                        perf_events.attach_uprobe(
-                            program_fd, library.path, offset, is_return=is_return, pid=bound_to
-                        )
-                    )
+                for function, is_return in ((probes.RETURN_FUNCTION, True), (probes.CALLS[_canonical(name)], False)):
+                    fd = self._load(function)
+                    fds.append(perf_events.attach_uprobe(fd, path, offset, is_return=is_return, pid=pid))
             except ProcessLookupError:
                 raise
             except OSError as error:
                 if error.errno in (errno.EPERM, errno.EACCES):
-                    raise _refused(f"probe {name} in {library.path}", error) from error
+                    raise
                 missing.append(f"{name}: {error.strerror}")
         return missing
 
     def forget_libraries(self, pid: int) -> None:
         """The process runs another program now, or is gone: its probes are of no use any more."""
         self._libraries = {place for place in self._libraries if place[2] != pid}
-        for fd in self._call_fds.pop(pid, []):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        _close_side_by_side(self._call_fds.pop(pid, []))
 
     # Telling.
 
@@ -330,12 +348,30 @@ class Kernel:
         return total
 
 
+def _canonical(name: str) -> str:
+    """The probe's name of a library function: __res_nquery is res_nquery. Empty when there is no probe for it."""
+    plain = name if name in probes.CALLS else name.lstrip("_")
+    return plain if plain in probes.CALLS else ""
+
+
 def _refused(attempt: str, error: OSError) -> HostCannotTraceError:
     """Say what the kernel refused, with the most likely remedy."""
     log = getattr(error, "log", "")
     detail = f"\n{log.strip()[-2000:]}" if log else ""
     remedy = RIGHTS if error.errno in (errno.EPERM, errno.EACCES) and not log else "ebpfdns doctor"
     return HostCannotTraceError(f"cannot {attempt}: {error.strerror or error}{detail}", remedy=remedy)
+
+
+def _close_side_by_side(fds: list[int]) -> None:
+    """Close descriptors, many at once: each probe waits 50 ms or more until no CPU can be inside it, and they wait together."""
+
+    def close(fd: int) -> None:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+    if fds:
+        with ThreadPoolExecutor(max_workers=min(len(fds), CLOSERS)) as pool:
+            list(pool.map(close, fds))
 
 
 def _possible_cpus() -> int:

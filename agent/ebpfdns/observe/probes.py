@@ -12,6 +12,7 @@ from dataclasses import dataclass
 KPROBE, TRACEPOINT, RAW_TRACEPOINT = 2, 5, 17
 CGROUP_SKB, CGROUP_SOCK, CGROUP_SOCK_ADDR = 8, 9, 18
 INGRESS, EGRESS, CONNECT4, CONNECT6, SENDMSG4, SENDMSG6, SOCK_RELEASE = 0, 1, 10, 11, 14, 15, 34
+TRACE_UPROBE_MULTI = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +92,23 @@ CALLS = {
         *("res_query", "res_search", "res_send", "res_nquery", "res_nsearch", "res_nsend"),
     )
 }
+#: the same for all library functions at once, by a link that gives each its number
+ALL_CALLS_FUNCTION = "library_call_begins"
 #: (map, function): jumps from one program into another
 TAIL_CALLS = (
     ("rare_programs", "call_begins_in_open_call"),
     ("leaves_again", "packet_leaves"),
     ("arrives_again", "packet_arrives"),
 )
-EXTRA_CALLS = ("call_begins_in_open_call", RETURN_FUNCTION)
+RARE_FUNCTION = "call_begins_in_open_call"
 
 
-def program_kind(function: str) -> tuple[int, int]:
-    """(program type, expected attach type) of a function."""
+def program_kind(function: str, *, by_link: bool = False) -> tuple[int, int]:
+    """(program type, expected attach type) of a function; `by_link`: of those at library calls."""
     for hook in CGROUP_HOOKS:
         if hook.function == function:
             return hook.kind, hook.attach_type
     for point in (*TRACEPOINTS, FOLLOW):
         if point.function == function:
             return (RAW_TRACEPOINT if point.is_raw else TRACEPOINT), 0
-    return KPROBE, 0
+    return KPROBE, TRACE_UPROBE_MULTI if by_link else 0

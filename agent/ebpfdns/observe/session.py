@@ -292,12 +292,13 @@ class Session:
 
     def _release(self, pid: int, status: str) -> None:
         target = self._targets.pop(pid)
+        self._feed(items.Gone(**self._now(), pid=pid, status=status))
         with contextlib.suppress(OSError):
             self._kernel.remove_target(pid)
-        self._kernel.forget_libraries(target.process.alive_tid)
+        if self._targets:  # otherwise everything ends now, all at once
+            self._kernel.forget_libraries(pid)
         self._poller.unregister(target.pidfd)
         target.close()
-        self._feed(items.Gone(**self._now(), pid=pid, status=status))
 
     # Numbers.
 

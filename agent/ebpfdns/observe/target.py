@@ -40,7 +40,7 @@ class Target:
         is_new = {(library.device, library.inode) for library in found} != known
         self.libraries = found
         for library in found:
-            self._failures += kernel.attach_library(library, self.process.alive_tid)
+            self._failures += kernel.attach_library(library, self.pid, self.process.alive_tid)
         if self._wire_loss is not None:
             self._wire_loss = self._attach_wire(kernel)
         return is_new

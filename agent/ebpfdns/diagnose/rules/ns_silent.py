@@ -85,7 +85,7 @@ def _from_snapshot(case: LookupCase) -> Cause | None:
     if not case.lookup.before_attach or case.sent or case.thread is None:
         return None
     waited_for = [s for s in case.thread.sockets if s.kind == "udp" and s.is_dns and s.rx_queue_bytes == 0]
-    servers = list(dict.fromkeys(socket.remote for socket in waited_for if socket.remote))
+    servers = list(dict.fromkeys(waited.remote for waited in waited_for if waited.remote))
     if not servers:
         return None
     named = listing(map(server_text, servers))

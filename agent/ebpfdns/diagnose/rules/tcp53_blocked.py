@@ -53,10 +53,10 @@ def _is_stuck(tcp_state: str | None, error: int | None, *, is_open: bool) -> boo
 
 def _in_thread(case: LookupCase) -> tuple[Server, Evidence, bool] | None:
     """As the snapshot of the thread shows it."""
-    for socket in case.thread.sockets if case.thread else ():
-        if socket.is_dns and socket.remote and socket.state == SYN_SENT:
-            count = socket.retransmits or 0
-            return socket.remote, _syn_sent(socket.remote, count), count > 0
+    for waited in case.thread.sockets if case.thread else ():
+        if waited.is_dns and waited.remote and waited.state == SYN_SENT:
+            count = waited.retransmits or 0
+            return waited.remote, _syn_sent(waited.remote, count), count > 0
     return None
 
 

@@ -22,21 +22,21 @@ ESTABLISHED = "ESTABLISHED"
 
 def rule(case: LookupCase) -> Cause | None:
     """A question left by TCP and has no answer; or the thread waits for such a connection."""
-    socket = _waited_for(case)
+    waited = _waited_for(case)
     waiting = [query for query in case.sent if query.transport == "tcp" and case.is_open_question(query)]
     waited_ns = max(map(case.waited_ns, waiting), default=0)
-    if socket is not None and socket.rx_queue_bytes:
+    if waited is not None and waited.rx_queue_bytes:
         return None
     if waiting and waited_ns >= WORTH_SAYING_NS:
         server = waiting[0].server
         asked = _no_reply(case, server, waited_ns)
-    elif socket is not None and socket.remote is not None and case.lookup.before_attach:
-        server = socket.remote
+    elif waited is not None and waited.remote is not None and case.lookup.before_attach:
+        server = waited.remote
         asked = _no_reply(case, server, case.elapsed_ns)
     else:
         return None
-    evidence = (asked, _queues(server, socket)) if socket else (asked,)
-    is_sure = bool(waiting) and socket is not None and waited_ns >= A_SECOND_NS
+    evidence = (asked, _queues(server, waited)) if waited else (asked,)
+    is_sure = bool(waiting) and waited is not None and waited_ns >= A_SECOND_NS
     return Cause(
         "tcp53_silent",
         "confirmed" if is_sure else "likely",
@@ -49,9 +49,9 @@ def rule(case: LookupCase) -> Cause | None:
 
 def _waited_for(case: LookupCase) -> Socket | None:
     """The TCP connection to a DNS server that the thread waits for."""
-    for socket in case.thread.sockets if case.thread else ():
-        if socket.kind == "tcp" and socket.is_dns and socket.state == ESTABLISHED:
-            return socket
+    for waited in case.thread.sockets if case.thread else ():
+        if waited.kind == "tcp" and waited.is_dns and waited.state == ESTABLISHED:
+            return waited
     return None
 
 
@@ -64,9 +64,9 @@ def _no_reply(case: LookupCase, server: Server, waited_ns: int) -> Evidence:
     )
 
 
-def _queues(server: Server, socket: Socket) -> Evidence:
-    numbers: Numbers = {"server": server.address, "rx_queue_bytes": socket.rx_queue_bytes}
-    if socket.tx_queue_bytes:
+def _queues(server: Server, waited: Socket) -> Evidence:
+    numbers: Numbers = {"server": server.address, "rx_queue_bytes": waited.rx_queue_bytes}
+    if waited.tx_queue_bytes:
         text = f"{server_text(server)} did not even acknowledge the question: the path died after the connect"
-        return Evidence("tx_queue_not_acked", text, numbers | {"tx_queue_bytes": socket.tx_queue_bytes})
+        return Evidence("tx_queue_not_acked", text, numbers | {"tx_queue_bytes": waited.tx_queue_bytes})
     return Evidence("rx_queue_empty", "the connection is up, and nothing lies unread in it", numbers)
