@@ -95,7 +95,9 @@ def load_program(kind: int, attach_type: int, name: str, instructions: bytes, li
         try:
             return load(1, log)
         except OSError:
-            raise VerifierError(error.errno or errno.EINVAL, name, log.value.decode(errors="replace")) from error
+            raise VerifierError(
+                error.errno or errno.EINVAL, name, log.value.decode(errors="replace")
+            ) from error
 
 
 def link_cgroup(program_fd: int, cgroup_fd: int, attach_type: int) -> int:
@@ -103,7 +105,9 @@ def link_cgroup(program_fd: int, cgroup_fd: int, attach_type: int) -> int:
     return _bpf(LINK_CREATE, struct.pack("=4I", program_fd, cgroup_fd, attach_type, 0))
 
 
-def link_uprobes(program_fd: int, path: str, offsets: Sequence[int], cookies: Sequence[int], pid: int, *, is_return: bool) -> int:
+def link_uprobes(
+    program_fd: int, path: str, offsets: Sequence[int], cookies: Sequence[int], pid: int, *, is_return: bool
+) -> int:
     """Probe many functions of a file by one link (6.6): in one process, or with pid 0 wherever it is mapped."""
     count = len(offsets)
     text = ctypes.create_string_buffer(os.fsencode(path))

@@ -103,7 +103,11 @@ def _extract(lib: Any, module: Any) -> Compiled:  # noqa: ANN401 - ctypes
     """Copy everything out of BCC's module."""
     handle = module.module
     lib.bpf_table_name.restype = ctypes.c_char_p
-    for number_of in (lib.bpf_num_tables, lib.bpf_table_name, *(getattr(lib, f"bpf_table_{fact}") for fact in FACTS)):
+    for number_of in (
+        lib.bpf_num_tables,
+        lib.bpf_table_name,
+        *(getattr(lib, f"bpf_table_{fact}") for fact in FACTS),
+    ):
         number_of.argtypes = [ctypes.c_void_p] + [ctypes.c_size_t] * (number_of is not lib.bpf_num_tables)
     names: dict[int, str] = {}
     maps = []

@@ -49,7 +49,9 @@ def _uprobe_source() -> tuple[int, int]:
 
 def _open(kind: int, config: int, config1: int, config2: int, pid: int) -> int:
     """perf_event_open(); OSError says why not."""
-    attributes = struct.pack("=IIQQQQQIIQQ", kind, ATTRIBUTES_BYTES, config, 1, 0, 0, 0, 1, 0, config1, config2)
+    attributes = struct.pack(
+        "=IIQQQQQIIQQ", kind, ATTRIBUTES_BYTES, config, 1, 0, 0, 0, 1, 0, config1, config2
+    )
     buffer = ctypes.create_string_buffer(attributes, ATTRIBUTES_BYTES)
     fd = int(_libc.syscall(SYSCALL_NUMBER, buffer, pid, -1 if pid >= 0 else 0, -1, FD_CLOEXEC))
     if fd < 0:

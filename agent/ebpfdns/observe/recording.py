@@ -71,7 +71,9 @@ def read_items(path: Path) -> Iterator[items.Item]:
             try:
                 yield items.from_json(orjson.loads(line))
             except ValueError as error:
-                raise EbpfdnsError(f"{path} is damaged: {error}", remedy="record it again with --record") from error
+                raise EbpfdnsError(
+                    f"{path} is damaged: {error}", remedy="record it again with --record"
+                ) from error
 
 
 def _check_header(path: Path, file: BinaryIO) -> None:
@@ -81,5 +83,7 @@ def _check_header(path: Path, file: BinaryIO) -> None:
         if isinstance(header, dict) and header.get("file") == MAGIC:
             if header.get("format") == FORMAT:
                 return
-            raise UsageError(f"{path} is a recording of another format ({header.get('format')}, not {FORMAT})")
+            raise UsageError(
+                f"{path} is a recording of another format ({header.get('format')}, not {FORMAT})"
+            )
     raise UsageError(f"{path} is no recording of ebpfdns", remedy="ebpfdns attach --pid PID --record FILE")

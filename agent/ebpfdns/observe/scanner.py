@@ -30,7 +30,9 @@ PORTION = 256
 #: Snapshots in one scan: the later ones of a storm go without, and get theirs with their next line.
 SNAPSHOTS = 256
 WIRE_BIT = 1 << 63
-_HEAD = struct.Struct("=IIQQQII")  # kind, flags, key, start_ns, end_ns, pid, tid: of struct lookup and struct connect
+_HEAD = struct.Struct(
+    "=IIQQQII"
+)  # kind, flags, key, start_ns, end_ns, pid, tid: of struct lookup and struct connect
 
 
 class Scanner:
@@ -68,7 +70,11 @@ class Scanner:
             if end_ns and now_ns - end_ns > CONNECT_END_GRACE_NS:
                 if self._kernel.drop_connect(key):
                     expired_connects.append(raw)
-            elif not end_ns and (key, start_ns) not in told and self._pipeline.is_due("connect", key, start_ns, now_ns):
+            elif (
+                not end_ns
+                and (key, start_ns) not in told
+                and self._pipeline.is_due("connect", key, start_ns, now_ns)
+            ):
                 told.add((key, start_ns))
                 due.append(("connects", (raw, key, pid, tid)))
         if expired or expired_connects:
@@ -83,7 +89,9 @@ class Scanner:
         gone = [name for name in self._pipeline.told_open() if name not in self.open_names]
         return items.Scan(now_ns=now_ns, wall_ns=wall_ns, vanished=gone) if gone else None
 
-    def _portion(self, now_ns: int, wall_ns: int, due: list[tuple[str, Any]], *, with_snapshots: bool) -> items.Scan:
+    def _portion(
+        self, now_ns: int, wall_ns: int, due: list[tuple[str, Any]], *, with_snapshots: bool
+    ) -> items.Scan:
         by_pid: dict[int, set[int]] = defaultdict(set)
         for _, (_, _, pid, tid) in due:
             by_pid[pid].add(tid)
@@ -113,8 +121,14 @@ class Scanner:
     def _open_call(self, raw: bytes, key: int, pid: int, tid: int) -> items.OpenCall | None:
         """Its name, read from the process's memory; None when the call has returned meanwhile."""
         seen = boundary.CALL.unpack(raw)
-        is_text = seen.name and not seen.name_size and seen.api not in (boundary.Api.RES_SEND, boundary.Api.RES_NSEND)
-        name = memory.read_text(self._alive_tid(pid), seen.name, boundary.LOOKUP_NAME_BYTES) if is_text else None
+        is_text = (
+            seen.name
+            and not seen.name_size
+            and seen.api not in (boundary.Api.RES_SEND, boundary.Api.RES_NSEND)
+        )
+        name = (
+            memory.read_text(self._alive_tid(pid), seen.name, boundary.LOOKUP_NAME_BYTES) if is_text else None
+        )
         thread_name = _thread_name(pid, tid)
         now = self._kernel.call_of(key)
         if now is None or boundary.CALL.unpack(now).start_ns != seen.start_ns:

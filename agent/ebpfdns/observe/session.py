@@ -176,7 +176,7 @@ class Session:
         """The last frames, a `target` line each, the last `stats`, and everything on its way out."""
         self._read_frames()
         for pid in list(self._targets):
-            self._release(pid, "exited" if self._has_exited(pid) else "detached")
+            self._release(pid, "exited" if self._targets[pid].has_exited() else "detached")
         self._losses()
         self._stats()
         left = self._output.flush(FLUSH_S)
@@ -247,7 +247,7 @@ class Session:
             if pid in self._targets and self._look_again(self._targets[pid]):
                 if not any(entry[1] == pid for entry in plan.rescans):
                     plan.rescans.append((now_ns + RESCAN_EVERY_NS, pid))
-        for pid in [pid for pid in self._targets if self._has_exited(pid)]:
+        for pid in [pid for pid, target in self._targets.items() if target.has_exited()]:
             self._read_frames()
             self._close_open_things()
             self._release(pid, "exited")
@@ -284,11 +284,6 @@ class Session:
             vanished = self._scanner.vanished(now["now_ns"], now["wall_ns"])
             if vanished is not None:
                 self._feed(vanished)
-
-    def _has_exited(self, pid: int) -> bool:
-        poller = select.poll()
-        poller.register(self._targets[pid].pidfd, select.POLLIN)
-        return bool(poller.poll(0))
 
     def _release(self, pid: int, status: str) -> None:
         target = self._targets.pop(pid)

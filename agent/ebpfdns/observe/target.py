@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 from typing import TYPE_CHECKING, Any
 
-from ebpfdns.errors import NoSuchTargetError
+from ebpfdns.errors import HostCannotTraceError, NoSuchTargetError
 from ebpfdns.observe import cgroups, libraries, processes
 from ebpfdns.publish.lines import printable_text, rfc3339
 
@@ -40,7 +41,12 @@ class Target:
         is_new = {(library.device, library.inode) for library in found} != known
         self.libraries = found
         for library in found:
-            self._failures += kernel.attach_library(library, self.pid, self.process.alive_tid)
+            try:
+                self._failures += kernel.attach_library(library, self.pid, self.process.alive_tid)
+            except (HostCannotTraceError, ProcessLookupError):
+                if self.has_exited():
+                    raise NoSuchTargetError(f"process {self.pid} ended while it was being attached") from None
+                raise
         if self._wire_loss is not None:
             self._wire_loss = self._attach_wire(kernel)
         return is_new
@@ -50,6 +56,12 @@ class Target:
         if directory is None:
             return "DNS packets: there is no cgroup v2 tree here (mount -t cgroup2 none /sys/fs/cgroup)"
         return kernel.attach_cgroup(directory.path)
+
+    def has_exited(self) -> bool:
+        """Whether the process has ended; a number that is used again later does not matter."""
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        return bool(poller.poll(0))
 
     def runs_another_program(self) -> None:
         """exec: everything is to be found anew."""
@@ -65,7 +77,9 @@ class Target:
         """What can be seen of it, honestly."""
         missing = [library.missing for library in self.libraries if library.missing]
         if not any(library.functions for library in self.libraries):
-            missing.append("library calls: no libc functions found in it; lookups are known from packets only")
+            missing.append(
+                "library calls: no libc functions found in it; lookups are known from packets only"
+            )
         missing += self._failures + kernel.losses + ([self._wire_loss] if self._wire_loss else [])
         names = [
             f"{library.kind} {library.version}" if library.version else library.kind
