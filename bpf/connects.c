@@ -240,6 +240,7 @@ INLINE void tcp_begins(struct tcp_state_change *ctx) {
     if (!record) return;
     record->key = socket;
     link->key = socket;
+    link->flags |= CONNECT_IS_LINK;
     if (record->flags & CONNECT_IN_LOOKUP) count(CONNECTS_STARTED, 1);
   } else { /* no connect(): io_uring */
     record = new_connect(socket, &ids);

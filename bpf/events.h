@@ -147,6 +147,7 @@ struct call {
 #define CONNECT_NON_BLOCKING 2 /* connect() said EINPROGRESS */
 #define CONNECT_HAS_LOOKUP 4   /* the lookup_… fields are set */
 #define CONNECT_PATH_IS_ABSTRACT 8
+#define CONNECT_IS_LINK 16 /* only leads from the thread to the socket's own record, see `key` */
 
 struct connect {
   __u32 kind;

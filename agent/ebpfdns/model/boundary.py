@@ -36,7 +36,8 @@ class Layout:
         self._struct = struct.Struct("=" + "".join(code for _, code in self.fields))
         self.size = self._struct.size
         kept = [field for field, code in self.fields if "x" not in code]
-        self._make: Any = namedtuple(name, kept)._make  # type: ignore[misc]  # noqa: PYI024 - from data
+        made: Any = namedtuple(name, kept)  # noqa: PYI024 - from data  # type: ignore[misc]
+        self._make = made._make
 
     def unpack(self, raw: bytes | memoryview, offset: int = 0) -> Any:  # noqa: ANN401 - a tuple with these names
         """The fields at `offset`; struct.error when `raw` is too short."""
@@ -118,6 +119,7 @@ class ConnectFlag(IntFlag):
     NON_BLOCKING = 2
     HAS_LOOKUP = 4
     PATH_IS_ABSTRACT = 8
+    IS_LINK = 16
 
 
 class WaitKind(IntEnum):

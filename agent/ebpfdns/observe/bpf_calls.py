@@ -1,8 +1,9 @@
 """The bpf() system call: maps, programs, links, in the kernel's own terms.
 
 Owns: the layout of bpf()'s attributes (include/uapi/linux/bpf.h) and turning its errors into OSError.
-Must not know: which maps and programs there are. Raw system calls, because BCC attaches cgroup programs in a way
-that outlives the agent, and because a start from the cache then needs no compiler in memory at all.
+Must not know: which maps and programs there are.
+Raw system calls, because BCC attaches cgroup programs in a way that outlives the agent, and because a start from
+the cache then needs no compiler in memory at all.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def _bpf_in_place(command: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
     return result if result >= 0 else -ctypes.get_errno()
 
 
-def create_map(kind: int, name: str, key_bytes: int, value_bytes: int, entries: int, flags: int) -> int:
+def create_map(  # noqa: PLR0917 - in the order of the kernel's own attributes
+    kind: int, name: str, key_bytes: int, value_bytes: int, entries: int, flags: int
+) -> int:
     """Make a map; its file descriptor."""
     label = name.encode()[: NAME_BYTES - 1].ljust(NAME_BYTES, b"\0")
     return _bpf(MAP_CREATE, struct.pack("=7I16s", kind, key_bytes, value_bytes, entries, flags, 0, 0, label))
@@ -108,7 +111,7 @@ def link_cgroup(program_fd: int, cgroup_fd: int, attach_type: int) -> int:
 def link_uprobes(
     program_fd: int, path: str, offsets: Sequence[int], cookies: Sequence[int], pid: int, *, is_return: bool
 ) -> int:
-    """Probe many functions of a file by one link (6.6): in one process, or with pid 0 wherever it is mapped."""
+    """Probe many functions of a file by one link (6.6): in one process, or with pid 0 in all that map it."""
     count = len(offsets)
     text = ctypes.create_string_buffer(os.fsencode(path))
     places = ctypes.create_string_buffer(struct.pack(f"={count}Q", *offsets))
@@ -144,7 +147,7 @@ class Map:
         self._value = ctypes.create_string_buffer(max(value_bytes, 1))
         key_at, value_at = ctypes.addressof(self._key), ctypes.addressof(self._value)
         self._element = ctypes.create_string_buffer(struct.pack("=IIQQQ", fd, 0, key_at, value_at, ANY), 32)
-        self._batch: tuple[ctypes.Array[ctypes.c_char], ctypes.Array[ctypes.c_char]] | None = None
+        self._batch: tuple[bytearray, bytearray] | None = None
 
     def get(self, key: bytes) -> bytes | None:
         """The value under `key`, or None."""
@@ -166,13 +169,13 @@ class Map:
     def items(self) -> tuple[memoryview, memoryview, int]:
         """All keys, all values, and how many: (keys, values, count), valid until the next call.
 
-        One or a few system calls (BPF_MAP_LOOKUP_BATCH, 5.6). An entry that moves meanwhile may be missed once.
+        One or a few system calls (BPF_MAP_LOOKUP_BATCH, 5.6). One that moves meanwhile may be missed once.
         """
         if self._batch is None:
-            keys = ctypes.create_string_buffer(self.key_bytes * self.entries)
-            values = ctypes.create_string_buffer(self.value_bytes * self.entries)
-            self._batch = keys, values
+            self._batch = bytearray(self.key_bytes * self.entries), bytearray(self.value_bytes * self.entries)
         keys, values = self._batch
+        keys_at = ctypes.addressof(ctypes.c_char.from_buffer(keys))
+        values_at = ctypes.addressof(ctypes.c_char.from_buffer(values))
         position, total = ctypes.create_string_buffer(8), 0
         in_batch = 0
         while total < self.entries:
@@ -181,8 +184,8 @@ class Map:
                     "=QQQQIIQQ",
                     in_batch,
                     ctypes.addressof(position),
-                    ctypes.addressof(keys) + total * self.key_bytes,
-                    ctypes.addressof(values) + total * self.value_bytes,
+                    keys_at + total * self.key_bytes,
+                    values_at + total * self.value_bytes,
                     self.entries - total,
                     self.fd,
                     0,

@@ -3,8 +3,8 @@
 Owns: the project's only import of bcc (Debian's python3-bpfcc; the package `bcc` on PyPI is something else).
 Must not know: what the programs do, or how they are attached.
 
-The cache holds instructions with map references by name, so it does not depend on a machine's state. It is used
-only when the file and its folder belong to us and nobody else may write to them: it is code for the kernel.
+The cache holds instructions with map references by name, so it does not depend on a machine's state. It is code
+for the kernel: used only when the file and its folder belong to us and nobody else may write to them.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _read(path: Path) -> Compiled | None:
 
 
 def _write(path: Path, result: Compiled) -> None:
-    """Keep a result for the next start; where that is not possible (a read-only root) nothing is lost but time."""
+    """Keep a result for the next start; where that is not possible (a read-only root) only time is lost."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o755, exist_ok=True)
         fd, draft = tempfile.mkstemp(dir=path.parent)
@@ -179,7 +179,8 @@ def _stderr_kept() -> Any:  # noqa: ANN401 - a generator of a function
     """Catch what the compiler writes to descriptor 2: it belongs into our message, not between log lines."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as file:
+    # In memory: a container's root is read-only, /tmp included.
+    with os.fdopen(os.memfd_create("ebpfdns-compiler"), "w+b") as file:
         os.dup2(file.fileno(), 2)
 
         def text() -> str:

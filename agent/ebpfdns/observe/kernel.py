@@ -280,8 +280,13 @@ class Kernel:
         return list(self._select("lookups", boundary.LOOKUP_BYTES, lambda raw, at: U64.unpack_from(raw, at + 16)[0] < older_than_ns))
 
     def open_connects(self, older_than_ns: int) -> list[bytes]:
-        """Records of connects that began before a time and have not ended."""
-        return list(self._select("connects", boundary.CONNECT.size, lambda raw, at: U64.unpack_from(raw, at + 16)[0] < older_than_ns))
+        """Records of connects that began before a time and have not ended; of two for one connect the socket's own."""
+
+        def is_wanted(raw: memoryview, at: int) -> bool:
+            is_link = raw[at + 4] & boundary.ConnectFlag.IS_LINK
+            return not is_link and U64.unpack_from(raw, at + 16)[0] < older_than_ns
+
+        return list(self._select("connects", boundary.CONNECT.size, is_wanted))
 
     def open_calls(self, older_than_ns: int) -> list[tuple[int, bytes]]:
         """(key, struct call) of calls that began before a time, have not returned, and have no record."""

@@ -1,7 +1,8 @@
 """perf_event_open(): uprobes and tracepoints with a BPF program each.
 
-Owns: the attribute layout (include/uapi/linux/perf_event.h) and the ids of event sources in sysfs and tracefs.
-Must not know: which events the project uses. A probe lives as long as its descriptor: no exit path can leave one.
+Owns: the attribute layout (include/uapi/linux/perf_event.h), and ids of event sources in sysfs and tracefs.
+Must not know: which events the project uses.
+A probe lives as long as its descriptor: no exit path can leave one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def attach_uprobe(program_fd: int, path: str, offset: int, *, is_return: bool, pid: int) -> int:
-    """Probe a function by its file offset: in one process (all its threads), or with pid −1 wherever it is mapped."""
+    """Probe a function by its file offset: in one process (all threads), or with pid -1 in all that map it."""
     kind, return_bit = _uprobe_source()
     text = ctypes.create_string_buffer(os.fsencode(path))
     config = 1 << return_bit if is_return else 0

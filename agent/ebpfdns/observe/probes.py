@@ -57,7 +57,7 @@ TRACEPOINTS = (
     Tracepoint("connect_begins", "syscalls/sys_enter_connect", _CONNECTS),
     Tracepoint("tcp_state_changes", "sock/inet_sock_set_state", "TCP connects are not followed"),
     Tracepoint("tcp_retransmits", "tcp/tcp_retransmit_skb", "TCP retransmits are not counted"),
-    # The raw one first: the kernel calls them in the order they came, and the second needs what the first notes.
+    # The raw one first: the kernel calls them in the order they came; the second needs what the first notes.
     Tracepoint("socket_errs_raw", "inet_sk_error_report", _ERRORS, is_raw=True),
     Tracepoint("socket_errs", "sock/inet_sk_error_report", _ERRORS),
     *_wait("epoll_wait"),

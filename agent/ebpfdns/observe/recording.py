@@ -23,7 +23,7 @@ MAGIC, FORMAT = "ebpfdns recording", 1
 
 
 class Recorder:
-    """Writes items as they are fed. A full disk ends the recording, never the tracing: `lost` counts what is missing."""
+    """Writes items as they are fed. A full disk ends it, never the tracing: `lost` counts the rest."""
 
     def __init__(self, path: Path) -> None:
         try:

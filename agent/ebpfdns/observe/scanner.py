@@ -1,6 +1,6 @@
 """Looks at what is open in the kernel and makes a `Scan` of what is due, with what surrounds it.
 
-Owns: which open records need a snapshot, a name from memory, or must be dropped because nothing will end them.
+Owns: which open records need a snapshot or a name from memory, or must be dropped as nothing will end them.
 Must not know: lines, causes. Asks the pipeline what is due, so that nothing is read in vain.
 """
 
@@ -30,9 +30,8 @@ PORTION = 256
 #: Snapshots in one scan: the later ones of a storm go without, and get theirs with their next line.
 SNAPSHOTS = 256
 WIRE_BIT = 1 << 63
-_HEAD = struct.Struct(
-    "=IIQQQII"
-)  # kind, flags, key, start_ns, end_ns, pid, tid: of struct lookup and struct connect
+#: kind, flags, key, start_ns, end_ns, pid, tid: of struct lookup and struct connect
+_HEAD = struct.Struct("=IIQQQII")
 
 
 class Scanner:
@@ -44,7 +43,7 @@ class Scanner:
         self._alive_tid = alive_tid
 
     def scan(self, now_ns: int, wall_ns: int, stuck_after_ns: int) -> Iterator[items.Scan]:
-        """Scans to feed, in portions; none when nothing is due. Frames must be read and fed before `vanished`."""
+        """Scans to feed, in portions; none when nothing is due. Feed frames before `vanished`."""
         older_ns = now_ns - stuck_after_ns
         lookups = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._kernel.open_lookups(older_ns)]
         calls = self._kernel.open_calls(older_ns)
@@ -65,7 +64,6 @@ class Scanner:
             if self._pipeline.is_due("lookup", key, seen.start_ns, now_ns):
                 due.append(("calls", (raw, key, seen.pid, seen.tid)))
         expired_connects = []
-        told: set[tuple[int, int]] = set()
         for raw, key, start_ns, end_ns, pid, tid in connects:
             if end_ns and now_ns - end_ns > CONNECT_END_GRACE_NS:
                 if self._kernel.drop_connect(key):
@@ -85,7 +83,7 @@ class Scanner:
             yield self._portion(now_ns, wall_ns, due[at : at + PORTION], with_snapshots=at < SNAPSHOTS)
 
     def vanished(self, now_ns: int, wall_ns: int) -> items.Scan | None:
-        """What was told of as open, is not open any more, and whose end no frame has told (they are fed by now)."""
+        """What was told of as open, is not open any more, and whose end no frame has told (all are fed)."""
         gone = [name for name in self._pipeline.told_open() if name not in self.open_names]
         return items.Scan(now_ns=now_ns, wall_ns=wall_ns, vanished=gone) if gone else None
 

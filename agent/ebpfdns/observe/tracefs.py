@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
+from typing import Any
 
 from ebpfdns.errors import HostCannotTraceError
 from ebpfdns.observe.host import find_tracefs
@@ -18,17 +19,17 @@ REMEDY = "sudo mount -t tracefs tracefs /sys/kernel/tracing"
 
 
 def ensure_tracefs() -> Path:
-    """Where tracefs is. Not mounted: it is, in a mount namespace of our own, so that nothing is left behind."""
+    """Where tracefs is. Not mounted: it is, in a mount namespace of our own; nothing is left behind."""
     found = find_tracefs()
     if found is None:
         libc = ctypes.CDLL(None, use_errno=True)
-        steps = (
-            lambda: libc.unshare(CLONE_NEWNS),
-            lambda: libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None),
-            lambda: libc.mount(b"tracefs", PLACE.encode(), b"tracefs", 0, None),
+        steps: tuple[tuple[Any, ...], ...] = (
+            (libc.unshare, CLONE_NEWNS),
+            (libc.mount, b"none", b"/", None, MS_REC | MS_PRIVATE, None),
+            (libc.mount, b"tracefs", PLACE.encode(), b"tracefs", 0, None),
         )
-        for step in steps:
-            if step() != 0:
+        for call, *arguments in steps:
+            if call(*arguments) != 0:
                 reason = os.strerror(ctypes.get_errno())
                 raise HostCannotTraceError(f"tracefs is not mounted, and cannot be ({reason})", remedy=REMEDY)
         found = PLACE
