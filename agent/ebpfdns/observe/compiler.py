@@ -3,8 +3,8 @@
 Owns: the project's only import of bcc (Debian's python3-bpfcc; the package `bcc` on PyPI is something else).
 Must not know: what the programs do, or how they are attached.
 
-The cache holds instructions with map references by name, so it does not depend on a machine's state. It is code
-for the kernel: used only when the file and its folder belong to us and nobody else may write to them.
+The cache holds instructions with map references by name, so it does not depend on a machine's state. It is
+code for the kernel: used only when the file and its folder belong to us and nobody else may write to them.
 """
 
 from __future__ import annotations
