@@ -157,7 +157,7 @@ def stats() -> Schema:
             "since": timestamp("When counting began."),
             "targets": _counter("Processes traced now."),
             "lookups": _counters("Lookups.", "started", "ok", "failed", "abandoned", "stuck", "in_flight"),
-            "connects": _counters("Connects.", "started", "ok", "failed", "stuck", "in_flight"),
+            "connects": _counters("Connects.", "started", "ok", "failed", "abandoned", "stuck", "in_flight"),
             "queries": _counters("DNS questions.", "sent", "answered", "unanswered"),
             "latency_ms": record(
                 "Latency histograms.",
@@ -178,7 +178,7 @@ COUNTERS = {
     "started": "began.",
     "ok": "ended with a result.",
     "failed": "ended with an error.",
-    "abandoned": "ended with their thread or process.",
+    "abandoned": "were left unfinished: their socket was closed, or thread and process went away.",
     "stuck": "were in flight for `--stuck-after` or longer.",
     "in_flight": "have not ended yet.",
     "sent": "were sent.",
