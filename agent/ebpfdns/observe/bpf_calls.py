@@ -2,8 +2,8 @@
 
 Owns: the layout of bpf()'s attributes (include/uapi/linux/bpf.h) and turning its errors into OSError.
 Must not know: which maps and programs there are.
-Raw system calls, because BCC attaches cgroup programs in a way that outlives the agent, and because a start from
-the cache then needs no compiler in memory at all.
+Raw system calls, because BCC attaches cgroup programs in a way that outlives the agent, and because a start
+from the cache then needs no compiler in memory at all.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def attach_uprobe(program_fd: int, path: str, offset: int, *, is_return: bool, pid: int) -> int:
-    """Probe a function by its file offset: in one process (all threads), or with pid -1 in all that map it."""
+    """Probe a function by its file offset: in one process (all threads), with pid -1 in all that map it."""
     kind, return_bit = _uprobe_source()
     text = ctypes.create_string_buffer(os.fsencode(path))
     config = 1 << return_bit if is_return else 0

@@ -68,12 +68,7 @@ class Scanner:
             if end_ns and now_ns - end_ns > CONNECT_END_GRACE_NS:
                 if self._kernel.drop_connect(key):
                     expired_connects.append(raw)
-            elif (
-                not end_ns
-                and (key, start_ns) not in told
-                and self._pipeline.is_due("connect", key, start_ns, now_ns)
-            ):
-                told.add((key, start_ns))
+            elif not end_ns and self._pipeline.is_due("connect", key, start_ns, now_ns):
                 due.append(("connects", (raw, key, pid, tid)))
         if expired or expired_connects:
             yield items.Scan(
