@@ -1,0 +1,34 @@
+"""Fixtures that the kernel tests share: the compiled workloads, and a sandbox for each file of tests.
+
+Owns: these fixtures. Must not know: what a test does with them.
+`agent.Agent` runs the agent, `program.Program` a workload, `promises` is what each stream of lines must keep.
+"""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ebpfdns.lab.namespace import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WORKLOADS = Path(__file__).parents[1] / "workloads" / "build.py"
+
+
+@pytest.fixture(scope="session")
+def programs() -> dict[str, Path]:
+    """Name ("lookup-glibc", "wire-musl-stripped" …) → path of each workload that can be built here."""
+    built: dict[str, Path] = runpy.run_path(str(WORKLOADS))["build"]()
+    return built
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    """A network to get DNS wrong in, for all tests of a file."""
+    with Sandbox() as running:
+        yield running
