@@ -16,6 +16,10 @@ class EbpfdnsError(Exception):
         super().__init__(what)
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """An error of a child process keeps its remedy on its way to the parent."""
+        return (_remade, (type(self), str(self), self.remedy))
+
 
 class UsageError(EbpfdnsError):
     """The command line asks for something that makes no sense (exit code 2)."""
@@ -33,3 +37,8 @@ class NoSuchTargetError(EbpfdnsError):
     """There is no process with this pid (exit code 4)."""
 
     exit_code = 4
+
+
+def _remade(kind: type[EbpfdnsError], what: str, remedy: str | None) -> EbpfdnsError:
+    """Unpickle an error."""
+    return kind(what, remedy=remedy)

@@ -14,7 +14,6 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ebpfdns.correlate import items
 from ebpfdns.correlate.losses import REMEDIES, LossBook
 from ebpfdns.correlate.tracker import Name, Tracked, Tracker
 from ebpfdns.diagnose import judge
@@ -23,11 +22,12 @@ from ebpfdns.model import boundary, decode
 from ebpfdns.model.boundary import Counter, Latency, WaitKind
 from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Situation
 from ebpfdns.publish import events
-from ebpfdns.publish.lines import printable, printable_text, rfc3339
+from ebpfdns.publish.lines import printable, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ebpfdns.correlate import items
     from ebpfdns.publish.events import Event
 
 Thing = TypeVar("Thing", Lookup, Connect)
@@ -82,14 +82,20 @@ class Pipeline:
         self._targets[item.pid] = item
         program = item.process["executable"]["name"]
         verb = "tracing" if known is None else "still tracing, now it runs"
-        return [self._target_event(item, item, "attached", f"{verb} {program} (pid {item.pid})", item.coverage)]
+        return [
+            self._target_event(item, item, "attached", f"{verb} {program} (pid {item.pid})", item.coverage)
+        ]
 
     def _on_gone(self, item: items.Gone) -> list[Event]:
         target = self._targets.pop(item.pid, None)
         if target is None:
             return []
         program = target.process["executable"]["name"]
-        message = f"{program} (pid {item.pid}) has exited" if item.status == "exited" else f"no longer tracing {program}"
+        message = (
+            f"{program} (pid {item.pid}) has exited"
+            if item.status == "exited"
+            else f"no longer tracing {program}"
+        )
         return [self._target_event(item, target, item.status, message, target.coverage)]
 
     def _target_event(
@@ -132,9 +138,11 @@ class Pipeline:
             lines += self._lookup_ends(item, lost)
         for raw in item.expired_connects:
             self._expired["connects"] += 1
-            lines += self._connect_ends(item, replace(self._redacted(decode.connect(raw)), status="abandoned"))
+            lines += self._connect_ends(
+                item, replace(self._redacted(decode.connect(raw)), status="abandoned")
+            )
         for kind, key, start_ns in item.vanished:
-            name: Name = (kind, key, start_ns)  # type: ignore[assignment]
+            name: Name = (kind, key, start_ns)
             if self._tracker.vanishes(name):
                 lines += self._end_is_lost(item, name)
         return lines
@@ -246,7 +254,9 @@ class Pipeline:
         self._last.pop(name, None)
         took = events.seconds((connect.end_ns or item.now_ns) - connect.start_ns)
         verb = {"ok": "took", "failed": "failed after"}.get(connect.status, "was given up after")
-        found = self._about(item, "connect", connect, f"connect to {events.connect_target(connect)} {verb} {took}")
+        found = self._about(
+            item, "connect", connect, f"connect to {events.connect_target(connect)} {verb} {took}"
+        )
         found["connect"] = events.connect_event(
             connect, identity=tracked.id, lookup_id=self._lookup_id(connect), now_ns=item.now_ns
         )
@@ -276,7 +286,7 @@ class Pipeline:
     # Ends that were lost, losses, numbers.
 
     def _end_is_lost(self, item: items.Scan, name: Name) -> list[Event]:
-        """Every stuck line is followed by one last line, also when the kernel's word of the end did not arrive."""
+        """Every stuck line is followed by one last line, also when the kernel's word of the end was lost."""
         thing, cause = self._last.pop(name, (None, None))
         if thing is None:
             return []
@@ -324,7 +334,9 @@ class Pipeline:
             "abandoned": counts[Counter.LOOKUPS_ABANDONED] + expired,
             "stuck": self._tracker.stuck["lookup"],
         }
-        lookups["in_flight"] = max(lookups["started"] - lookups["ok"] - lookups["failed"] - lookups["abandoned"], 0)
+        lookups["in_flight"] = max(
+            lookups["started"] - lookups["ok"] - lookups["failed"] - lookups["abandoned"], 0
+        )
         connects = {
             "started": counts[Counter.CONNECTS_STARTED],
             "ok": counts[Counter.CONNECTS_OK],
@@ -341,7 +353,9 @@ class Pipeline:
         }
         rows = [events.histogram(row, boundary.HISTOGRAM_SHIFT) for row in item.histograms]
         waits = {kind.name.lower(): rows[Latency.WAIT + kind] for kind in WaitKind}
-        message = "{started} lookups: {ok} ok, {failed} failed, {stuck} stuck, {in_flight} in flight".format(**lookups)
+        message = "{started} lookups: {ok} ok, {failed} failed, {stuck} stuck, {in_flight} in flight".format(
+            **lookups
+        )
         return self._base("stats", item, message) | {
             "stats": {
                 "since": rfc3339(self._started.wall_ns if self._started else item.wall_ns),

@@ -12,12 +12,19 @@ import resource
 import secrets
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import structlog
 
 from ebpfdns.commands.durations import Duration
 from ebpfdns.errors import UsageError
+
+if TYPE_CHECKING:
+    from ebpfdns.observe.kernel import Kernel
+    from ebpfdns.observe.session import Options
+    from ebpfdns.observe.sources import Sizes
+    from ebpfdns.observe.target import Target
 
 LEVELS = ("debug", "info", "warning", "error")
 EXAMPLES = """
@@ -31,13 +38,20 @@ Examples:
 
 @click.command("attach", epilog=EXAMPLES)
 @click.option("--pid", "pids", type=click.IntRange(1), multiple=True, required=True, help="Process to trace.")
-@click.option("--stuck-after", type=Duration(), default="1s", show_default=True, help="Age of a stuck lookup.")
+@click.option(
+    "--stuck-after", type=Duration(), default="1s", show_default=True, help="Age of a stuck lookup."
+)
 @click.option("--slow-after", type=Duration(), default="100ms", show_default=True, help="Age of a slow one.")
 @click.option("--all", "publish_all", is_flag=True, help="A line for every lookup and connect.")
 @click.option("--children", is_flag=True, help="Follow fork and clone too.")
 @click.option("--output", default="-", show_default=True, help="File for the lines; - is stdout.")
 @click.option(
-    "--format", "form", type=click.Choice(("json", "pretty")), default="json", show_default=True, help="Of the lines."
+    "--format",
+    "form",
+    type=click.Choice(("json", "pretty")),
+    default="json",
+    show_default=True,
+    help="Of the lines.",
 )
 @click.option("--duration", type=Duration(), help="Stop after this time.")
 @click.option("--record", type=click.Path(path_type=Path), help="Keep what was observed, for replay.")
@@ -45,11 +59,15 @@ Examples:
 @click.option("--stats-every", type=Duration(), default="60s", show_default=True, help="Between stats lines.")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Created once every probe is live.")
 @click.option("--dns-port", "dns_ports", type=click.IntRange(1, 65535), multiple=True, help="Instead of 53.")
-@click.option("--log-level", type=click.Choice(LEVELS), default="warning", show_default=True, help="Of stderr.")
+@click.option(
+    "--log-level", type=click.Choice(LEVELS), default="warning", show_default=True, help="Of stderr."
+)
 @click.option("--dry-run", is_flag=True, help="Compile, load and attach; then exit.")
-@click.option("--ring-pages", type=click.IntRange(1, 4096), default=256, hidden=True)
-@click.option("--max-lookups", type=click.IntRange(1, 65536), default=4352, hidden=True)
-@click.option("--max-calls", type=click.IntRange(1, 65536), default=11_264, hidden=True)
+@click.option("--ring-pages", type=click.IntRange(1, 4096), default=256, hidden=True, help="Room for frames.")
+@click.option("--max-lookups", type=click.IntRange(1, 65536), default=4352, hidden=True, help="Open at once.")
+@click.option(
+    "--max-calls", type=click.IntRange(1, 65536), default=11_264, hidden=True, help="Threads at once."
+)
 def command(
     *,
     pids: tuple[int, ...],
@@ -73,7 +91,7 @@ def command(
 ) -> None:
     """Trace running processes until Ctrl-C, --duration, or their end.
 
-    Writes one JSON line for each lookup that is stuck, slow or failed: why it waits, the evidence, what helps.
+    Writes one JSON line for each lookup that is stuck, slow or failed: why it waits, and what helps.
     """
     from ebpfdns.observe import sources  # noqa: PLC0415 - `ebpfdns --help` needs none of it
     from ebpfdns.observe.session import Options  # noqa: PLC0415
@@ -95,19 +113,30 @@ def command(
         ready_file=ready_file,
         redact_key=secrets.token_hex(16) if redact_names else None,
     )
-    trace(tuple(dict.fromkeys(pids)), options, sizes, dns_ports or (53,), output, form, record, children, dry_run)
+    trace(
+        tuple(dict.fromkeys(pids)),
+        options,
+        sizes,
+        dns_ports=dns_ports or (53,),
+        output=output,
+        form=form,
+        record=record,
+        children=children,
+        dry_run=dry_run,
+    )
 
 
 def trace(
     pids: tuple[int, ...],
-    options: object,
-    sizes: object,
+    options: Options,
+    sizes: Sizes,
+    *,
     dns_ports: tuple[int, ...],
     output: str,
     form: str,
     record: Path | None,
-    children: bool,  # noqa: FBT001 - from the command line
-    dry_run: bool,  # noqa: FBT001
+    children: bool,
+    dry_run: bool,
 ) -> None:
     """Everything after the options: targets first (exit code 4), then rights (3), then the session."""
     from ebpfdns.observe.host import INITIAL_PIDNS_INODE, read_host  # noqa: PLC0415
@@ -128,7 +157,7 @@ def trace(
         is_initial = host.pidns_inode in (None, INITIAL_PIDNS_INODE)
         variant = Variant(
             dns_ports=dns_ports,
-            sizes=sizes,  # type: ignore[arg-type]
+            sizes=sizes,
             pid_namespace=None if is_initial else (host.pidns_device or 0, host.pidns_inode or 0),
             filter_calls=children,
             follow_children=children,
@@ -143,18 +172,18 @@ def trace(
         recorder = None if record is None else Recorder(record)
         if recorder is not None:
             stack.callback(recorder.close)
-        Session(kernel, options, renderer(form), lines, recorder).run(targets)  # type: ignore[arg-type]
+        Session(kernel, options, renderer(form), lines, recorder).run(targets)
 
 
-def _dry_run(kernel: object, targets: list[object]) -> None:
+def _dry_run(kernel: Kernel, targets: list[Target]) -> None:
     """Attach everything once, and say so."""
-    kernel.attach_host_wide()  # type: ignore[attr-defined]
+    kernel.attach_host_wide()
     for target in targets:
-        target.attach(kernel)  # type: ignore[attr-defined]
-        coverage = target.coverage(kernel)  # type: ignore[attr-defined]
+        target.attach(kernel)
+        coverage = target.coverage(kernel)
         missing = "; ".join(coverage["missing"]) or "nothing"
         click.echo(
-            f"pid {target.pid}: {coverage['libc'] or 'no libc'}, "  # type: ignore[attr-defined]
+            f"pid {target.pid}: {coverage['libc'] or 'no libc'}, "
             f"DNS packets {'seen' if coverage['wire'] else 'not seen'}, missing: {missing}",
             err=True,
         )

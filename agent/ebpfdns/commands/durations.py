@@ -13,7 +13,7 @@ UNITS_NS = {"ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[int]):
     """A time with its unit; becomes nanoseconds."""
 
     name = "duration"

@@ -5,6 +5,7 @@ Owns: reading a recording into the pipeline. Must not know: bcc, root, the kerne
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -24,15 +25,21 @@ Examples:
 @click.command("replay", epilog=EXAMPLES)
 @click.argument("recording", metavar="FILE", type=click.Path(path_type=Path))
 @click.option(
-    "--format", "form", type=click.Choice(("json", "pretty")), default="json", show_default=True, help="Of the lines."
+    "--format",
+    "form",
+    type=click.Choice(("json", "pretty")),
+    default="json",
+    show_default=True,
+    help="Of the lines.",
 )
 def command(*, recording: Path, form: str) -> None:
     """Print the lines that were printed while FILE was recorded.
 
     Needs no root and no BPF. A recording that was cut off replays up to the cut.
     """
-    pipeline, render = Pipeline(), renderer(form)
-    stream = click.get_binary_stream("stdout")
+    pipeline = Pipeline()
+    render = renderer(form)
+    stream = sys.stdout.buffer
     for item in read_items(recording):
         for text in render(pipeline.feed(item)):
             stream.write(text)

@@ -1,6 +1,7 @@
 """What flows into the middle: every input there is, as plain values, and each as one line of a recording.
 
-Owns: the input types and their JSON form. Must not know: where they come from (`observe`), what becomes of them.
+Owns: the input types and their JSON form.
+Must not know: where they come from (`observe`), what becomes of them.
 Each carries the time it was made at, on both clocks: nothing behind this point looks at a clock.
 """
 
@@ -8,7 +9,10 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ebpfdns.correlate.tracker import Name
 
 #: Loss stages, by the names that people meet in `lost` lines, with what helps against each.
 Losses = dict[str, int]
@@ -72,7 +76,7 @@ class OpenCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan(Item):
-    """Lookups and connects that are due for a line, and those that are no longer open although nothing told their end."""
+    """What is due for a line, and what is no longer open although nothing told its end."""
 
     lookups: list[bytes] = field(default_factory=list)
     calls: list[OpenCall] = field(default_factory=list)
@@ -80,8 +84,8 @@ class Scan(Item):
     waits: dict[str, bytes] = field(default_factory=dict)  # key → struct wait
     threads: dict[str, dict[str, Any]] = field(default_factory=dict)  # tid → snapshot
     resolv_confs: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → /etc/resolv.conf
-    vanished: list[tuple[str, int, int]] = field(default_factory=list)  # (lookup|connect, key, start_ns)
-    expired_lookups: list[bytes] = field(default_factory=list)  # wire: nothing will end them, and they are dropped
+    vanished: list[Name] = field(default_factory=list)
+    expired_lookups: list[bytes] = field(default_factory=list)  # nothing will end them, and they are dropped
     expired_connects: list[bytes] = field(default_factory=list)
 
 

@@ -1,4 +1,4 @@
-"""What was lost since when: so that a rule knows whether it may believe in silence, and each loss is told once.
+"""What was lost since when: so that a rule knows whether to believe in silence, and each loss is told once.
 
 Owns: totals over time, and the words for each stage. Must not know: maps, rings, outputs.
 """
@@ -28,7 +28,7 @@ REMEDIES = {
     "kernel_map_sockets": MAP_REMEDY.format(what="open DNS sockets"),
     "kernel_map_connects": MAP_REMEDY.format(what="connects in flight at once"),
     "kernel_map_waits": MAP_REMEDY.format(what="threads that wait"),
-    "kernel_socket_keys": "more than 8 lookups were open on one socket: their end is not seen when it is closed",
+    "kernel_socket_keys": "more than 8 lookups were open on one socket: their end at its close is not seen",
     "kernel_missed": "a probe could not run because another one was running on that CPU: counts may be short",
     "name_cut": "names longer than 255 bytes, or 92 in a question, are cut or left out",
     "memory_unread": "a name was not in memory yet, or not readable: it is null",
@@ -39,7 +39,14 @@ REMEDIES = {
 }
 #: stages whose loss may hide what a rule looks for
 HIDING = frozenset(
-    {"kernel_ring", "kernel_map_calls", "kernel_map_lookups", "kernel_map_sockets", "kernel_missed", "frame_bad"}
+    {
+        "kernel_ring",
+        "kernel_map_calls",
+        "kernel_map_lookups",
+        "kernel_map_sockets",
+        "kernel_missed",
+        "frame_bad",
+    }
 )
 REMEMBERED = 256
 

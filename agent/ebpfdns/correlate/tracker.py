@@ -1,4 +1,4 @@
-"""The state machine: which lookups and connects are known to be stuck, when each is told again, how each ends.
+"""The state machine: which lookups and connects are stuck, when each is told again, how each ends.
 
 Owns: identity (one id for all lines about a thing), the doubling of intervals, and "ended exactly once".
 Must not know: bytes, causes, JSON, clocks: time comes in as an argument.
@@ -9,8 +9,8 @@ Must not know: bytes, causes, JSON, clocks: time comes in as an argument.
        ▼                                   ▼(end told)
      ended                               ended
 
-A thing is named by (kind, key, start_ns): keys are reused, a start time with its key is not. An end for a thing that
-was never stuck gets an id of its own; a second end for the same thing is counted, and not told.
+A thing is named by (kind, key, start_ns): keys are reused, a start time with its key is not. The end of a
+thing that was never stuck gets an id of its own; a second end of the same thing is counted, and not told.
 """
 
 from __future__ import annotations

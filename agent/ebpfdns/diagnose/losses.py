@@ -1,6 +1,7 @@
 """What evidence was lost while the lookup ran, and what that does to a cause.
 
-Owns: which loss counters can hide a fact. Must not know: any rule.
+Owns: the words for losses, and by how much they weaken. Must not know: any rule, or which losses can hide a fact
+(a situation has only those).
 """
 
 from __future__ import annotations
@@ -13,13 +14,10 @@ from ebpfdns.diagnose.cause import Cause, Evidence, one_step_down
 if TYPE_CHECKING:
     from ebpfdns.model.facts import Lookup, Situation
 
-#: These lose text, not facts.
-HARMLESS = ("names_cut", "memory_unread")
-
 
 def losses_of(situation: Situation, lookup: Lookup | None) -> Evidence | None:
     """What was lost, as evidence; None when nothing was."""
-    lost = {_key(where): count for where, count in situation.lost.items() if count > 0 and _can_hide(where)}
+    lost = {_key(where): count for where, count in situation.lost.items() if count > 0}
     words = []
     if lost:
         words.append(f"{sum(lost.values())} events were lost while it ran ({', '.join(sorted(lost))})")
@@ -46,10 +44,6 @@ def weakened(cause: Cause, *losses: Evidence | None) -> Cause:
     if not told:
         return cause
     return cause.at_most(one_step_down(cause.confidence)).with_evidence(*told)
-
-
-def _can_hide(where: str) -> bool:
-    return not where.lower().endswith(HARMLESS)
 
 
 def _key(where: str) -> str:

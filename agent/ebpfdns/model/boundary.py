@@ -36,7 +36,7 @@ class Layout:
         self._struct = struct.Struct("=" + "".join(code for _, code in self.fields))
         self.size = self._struct.size
         kept = [field for field, code in self.fields if "x" not in code]
-        made: Any = namedtuple(name, kept)  # noqa: PYI024 - from data  # type: ignore[misc]
+        made: Any = namedtuple(name, kept)  # type: ignore[misc]  # noqa: PYI024 - from data
         self._make = made._make
 
     def unpack(self, raw: bytes | memoryview, offset: int = 0) -> Any:  # noqa: ANN401 - a tuple with these names

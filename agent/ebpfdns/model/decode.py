@@ -15,7 +15,7 @@ from ebpfdns.model.boundary import Api, ConnectFlag, LookupFlag, QueryFlag, Stat
 from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Query, Server, StatusWord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 Word = TypeVar("Word", bound=object)
 
@@ -25,7 +25,7 @@ TCP_STATES = {
     1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 6: "TIME_WAIT",
     7: "CLOSE", 8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING",
 }  # fmt: skip
-APIS = {api: api.name.lower() for api in Api}
+APIS: dict[int, str] = {api: api.name.lower() for api in Api}
 STATUSES: dict[int, StatusWord] = {
     Status.IN_FLIGHT: "in_flight",
     Status.OK: "ok",
@@ -61,7 +61,7 @@ def frame(raw: bytes) -> Lookup | Connect | ProcessEvent:
 
 
 def lookup(raw: bytes | memoryview) -> Lookup:
-    """struct lookup, with as many queries as it says."""
+    """A struct lookup, with as many queries as it says."""
     head = _unpack(boundary.LOOKUP, raw)
     flags = head.flags
     count = min(head.query_count, boundary.MAX_QUERIES)
@@ -96,7 +96,7 @@ def lookup(raw: bytes | memoryview) -> Lookup:
 
 
 def connect(raw: bytes | memoryview) -> Connect:
-    """struct connect."""
+    """A struct connect."""
     seen = _unpack(boundary.CONNECT, raw)
     is_unix = seen.family == AF_UNIX
     address = address_text(seen.family, seen.address)
@@ -127,7 +127,7 @@ def connect(raw: bytes | memoryview) -> Connect:
 
 
 def process_event(raw: bytes | memoryview) -> ProcessEvent:
-    """struct process_change."""
+    """A struct process_change."""
     seen = _unpack(boundary.PROCESS_CHANGE, raw)
     if seen.change == boundary.ProcessChange.FORKED:
         return ProcessEvent("forked", seen.at_ns, seen.pid, seen.parent_pid)
@@ -181,7 +181,7 @@ def _name(head: Any) -> tuple[bytes | None, str | None]:  # noqa: ANN401 - a tup
 
 
 def _reverse_address(api: int, family: int, raw: bytes) -> str | None:
-    """gethostbyaddr is given a bare address, getnameinfo a sockaddr (family 0, port 2, then the address)."""
+    """What gethostbyaddr was given is a bare address; getnameinfo, a sockaddr (family, port, address)."""
     if api != Api.GETNAMEINFO:
         return address_text(family, raw) if len(raw) >= (4 if family == AF_INET else 16) else None
     if len(raw) < 8:  # noqa: PLR2004 - up to the end of an IPv4 address
@@ -193,7 +193,9 @@ def _reverse_address(api: int, family: int, raw: bytes) -> str | None:
 
 def _addresses(head: Any) -> tuple[str, ...]:  # noqa: ANN401 - a tuple of boundary.LOOKUP
     count = min(head.address_count, boundary.MAX_ADDRESSES)
-    found = (address_text(head.address_families[i], head.addresses[16 * i : 16 * i + 16]) for i in range(count))
+    found = (
+        address_text(head.address_families[i], head.addresses[16 * i : 16 * i + 16]) for i in range(count)
+    )
     return tuple(text for text in found if text is not None)
 
 
@@ -208,7 +210,7 @@ def _text(raw: bytes) -> bytes:
     return raw.split(b"\0", 1)[0]
 
 
-def _word(words: dict[int, Word], number: int, what: str) -> Word:
+def _word(words: Mapping[int, Word], number: int, what: str) -> Word:
     if number not in words:
         raise DecodeError(f"{what} {number}")
     return words[number]

@@ -18,9 +18,9 @@ POINTER = 0xC0
 
 
 def presentation(wire: bytes) -> bytes | None:
-    """A name in wire form (labels with a length each, ended by a zero) as `www.example.` with a final dot.
+    r"""A name in wire form (labels with a length each, ended by a zero) as `www.example.` with a final dot.
 
-    Bytes that are special or not printable become `\\.` or `\\DDD`. None when the bytes are no whole, plain name.
+    Bytes that are special or not printable become `\.` or `\DDD`. None when they are no whole, plain name.
     """
     labels: list[bytes] = []
     at = 0

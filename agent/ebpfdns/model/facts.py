@@ -1,6 +1,7 @@
-"""What was observed, as plain values: lookups, queries, connects, waits. Bytes become words here and nowhere else.
+"""What was observed, as plain values: lookups, queries, connects, waits.
 
-Owns: these types and their names. Must not know: bytes (`decode`), time passing (`correlate`), causes (`diagnose`).
+Owns: these types and their names.
+Must not know: bytes (`decode`), time passing (`correlate`), causes (`diagnose`).
 Times are CLOCK_MONOTONIC nanoseconds. None says that a thing was not observed, and is never a guess.
 """
 
@@ -27,7 +28,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A DNS question on one socket to one server, with its repetitions; or the attempt to send one (`was_sent` no)."""
+    """A DNS question on one socket to one server, with its repetitions; or an attempt at one that failed."""
 
     server: Server
     transport: Literal["udp", "tcp"]

@@ -1,91 +1,51 @@
-"""From program text to instructions, by BCC; and a cache of the result, so that BCC is needed once per text.
+"""From program text to instructions, by BCC.
 
 Owns: the project's only import of bcc (Debian's python3-bpfcc; the package `bcc` on PyPI is something else).
-Must not know: what the programs do, or how they are attached.
+Must not know: what the programs do, how they are attached, or that there is a cache.
 
-The cache holds instructions with map references by name, so it does not depend on a machine's state. It is
-code for the kernel: used only when the file and its folder belong to us and nobody else may write to them.
+Runs as a child process: text on stdin; on stdout a pickled `Compiled`, or the error to raise.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import hashlib
 import os
 import pickle
-import platform
-import stat
 import struct
 import sys
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ebpfdns.errors import HostCannotTraceError
 from ebpfdns.observe import sources
+from ebpfdns.observe.programs import Compiled, MapPlan
 
-CACHE = Path("/var/cache/ebpfdns")
-FORMAT = 2
 LOAD_WIDE, MAP_REFERENCE = 0x18, 1  # BPF_LD | BPF_IMM | BPF_DW, and BPF_PSEUDO_MAP_FD in the source register
-INSTRUCTION_BYTES = 8
 #: libbcc's functions bpf_table_FACT(module, number), in the order of `MapPlan`
 FACTS = ("fd_id", "type_id", "key_size_id", "leaf_size_id", "max_entries_id", "flags_id")
 INSTALL = "apt-get install python3-bpfcc   (in a virtual environment: made with --system-site-packages)"
 
 
-@dataclass(frozen=True, slots=True)
-class MapPlan:
-    """A map as the programs declare it."""
-
-    name: str
-    kind: int
-    key_bytes: int
-    value_bytes: int
-    entries: int
-    flags: int
-
-
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """Instructions of each function, and where in them which map is meant."""
-
-    maps: tuple[MapPlan, ...]
-    functions: dict[str, bytes]
-    references: dict[str, tuple[tuple[int, str], ...]]  # function → (instruction number, map name)
-    licence: bytes
-
-
-def compiled(variant: sources.Variant) -> Compiled:
-    """The programs of a variant: from the cache, or compiled now and put there."""
-    text = sources.assemble(variant)
-    path = CACHE / f"{_digest(text)}.programs"
-    found = _read(path)
-    if found is None:
-        found = compile_text(text)
-        _write(path, found)
-    return found
+def main() -> None:
+    """Compile what stands on stdin. The compiler's own words go to stderr."""
+    result: Compiled | HostCannotTraceError
+    stdout = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever libbcc prints
+    try:
+        result = compile_text(sys.stdin.read())
+    except HostCannotTraceError as error:
+        result = error
+    stdout.write(pickle.dumps(result))
+    stdout.flush()
+    os._exit(0)  # nothing of the module is worth the time that tearing it down takes
 
 
 def compile_text(text: str) -> Compiled:
-    """Compile with BCC. HostCannotTraceError when it is missing or refuses."""
+    """Compile with BCC. HostCannotTraceError when it is missing."""
     bcc = _bcc()
     # BCC reads kernel headers from here: our stand-in, unless someone insists on real ones.
     os.environ.setdefault("BCC_KERNEL_SOURCE", str(sources.directory() / "headers"))
-    try:
-        with _stderr_kept() as messages:
-            module = bcc.BPF(text=text.encode())
-    except Exception as error:  # bcc raises plain Exception
-        raise HostCannotTraceError(
-            f"the BPF programs could not be compiled: {error}\n{messages()}".rstrip(),
-            remedy="sudo ebpfdns doctor",
-        ) from error
-    try:
-        return _extract(bcc.lib, module)
-    finally:
-        module.cleanup()
-        _give_memory_back()
+    module = bcc.BPF(text=text.encode())
+    return _extract(bcc.lib, module)
 
 
 def _bcc() -> Any:  # noqa: ANN401 - bcc has no types
@@ -135,66 +95,3 @@ def _map_references(code: bytes, names: dict[int, str]) -> tuple[tuple[int, str]
         if opcode == LOAD_WIDE and registers >> 4 == MAP_REFERENCE:
             found.append((number, names[value]))
     return tuple(found)
-
-
-def relocated(plan: Compiled, function: str, map_fds: dict[str, int]) -> bytes:
-    """A function's instructions with the descriptors of maps that exist now."""
-    code = bytearray(plan.functions[function])
-    for number, name in plan.references[function]:
-        struct.pack_into("=i", code, number * INSTRUCTION_BYTES + 4, map_fds[name])
-    return bytes(code)
-
-
-def _digest(text: str) -> str:
-    """Changes with the text, this file's format, and the machine's kind."""
-    kind = f"{FORMAT} {platform.machine()}"
-    return hashlib.sha256(f"{kind}\n{text}".encode()).hexdigest()[:32]
-
-
-def _read(path: Path) -> Compiled | None:
-    """A cached result that only we can have written."""
-    try:
-        for place in (path.parent, path):
-            status = place.stat()
-            if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                return None
-        found = pickle.loads(path.read_bytes())  # noqa: S301 - our own file, see above
-    except Exception:  # noqa: BLE001 - absent, unreadable, cut off, of another version: compile instead
-        return None
-    return found if isinstance(found, Compiled) else None
-
-
-def _write(path: Path, result: Compiled) -> None:
-    """Keep a result for the next start; where that is not possible (a read-only root) only time is lost."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o755, exist_ok=True)
-        fd, draft = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(fd, "wb") as file:
-            file.write(pickle.dumps(result))
-        Path(draft).replace(path)
-
-
-@contextlib.contextmanager
-def _stderr_kept() -> Any:  # noqa: ANN401 - a generator of a function
-    """Catch what the compiler writes to descriptor 2: it belongs into our message, not between log lines."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    # In memory: a container's root is read-only, /tmp included.
-    with os.fdopen(os.memfd_create("ebpfdns-compiler"), "w+b") as file:
-        os.dup2(file.fileno(), 2)
-
-        def text() -> str:
-            file.seek(0)
-            return file.read().decode(errors="replace")
-
-        try:
-            yield text
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def _give_memory_back() -> None:
-    """The compiler's arenas are free now; let the system have them (glibc keeps them otherwise)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ebpfdns.observe.kernel import Kernel
     from ebpfdns.pipeline import Pipeline
 
+    #: (list of the Scan it belongs to, (record, key, pid, tid))
+    _Due = tuple[str, tuple[bytes, int, int, int]]
+
 #: A wire lookup whose server was not asked for this long will not be asked again: no resolver waits longer.
 WIRE_GIVEN_UP_NS = 35_000_000_000
 #: The end of a connect is told within milliseconds; a record that ended earlier lost its teller.
@@ -51,7 +54,7 @@ class Scanner:
         self.open_names: set[Name] = {("lookup", key, start) for _, key, start, _, _, _ in lookups}
         self.open_names |= {("lookup", key, struct.unpack_from("=Q", raw)[0]) for key, raw in calls}
         self.open_names |= {("connect", key, start) for _, key, start, _, _, _ in connects}
-        due: list[tuple[str, Any]] = []
+        due: list[_Due] = []
         expired: list[bytes] = []
         for raw, key, start_ns, _, pid, tid in lookups:
             if key & WIRE_BIT and self._is_given_up(raw, now_ns):
@@ -59,17 +62,9 @@ class Scanner:
                     expired.append(raw)
             elif self._pipeline.is_due("lookup", key, start_ns, now_ns):
                 due.append(("lookups", (raw, key, pid, tid)))
-        for key, raw in calls:
-            seen = boundary.CALL.unpack(raw)
-            if self._pipeline.is_due("lookup", key, seen.start_ns, now_ns):
-                due.append(("calls", (raw, key, seen.pid, seen.tid)))
-        expired_connects = []
-        for raw, key, start_ns, end_ns, pid, tid in connects:
-            if end_ns and now_ns - end_ns > CONNECT_END_GRACE_NS:
-                if self._kernel.drop_connect(key):
-                    expired_connects.append(raw)
-            elif not end_ns and self._pipeline.is_due("connect", key, start_ns, now_ns):
-                due.append(("connects", (raw, key, pid, tid)))
+        due += self._due_calls(calls, now_ns)
+        due_connects, expired_connects = self._due_connects(connects, now_ns)
+        due += due_connects
         if expired or expired_connects:
             yield items.Scan(
                 now_ns=now_ns, wall_ns=wall_ns, expired_lookups=expired, expired_connects=expired_connects
@@ -77,21 +72,39 @@ class Scanner:
         for at in range(0, len(due), PORTION):
             yield self._portion(now_ns, wall_ns, due[at : at + PORTION], with_snapshots=at < SNAPSHOTS)
 
+    def _due_calls(self, calls: list[tuple[int, bytes]], now_ns: int) -> list[_Due]:
+        due: list[_Due] = []
+        for key, raw in calls:
+            seen = boundary.CALL.unpack(raw)
+            if self._pipeline.is_due("lookup", key, seen.start_ns, now_ns):
+                due.append(("calls", (raw, key, seen.pid, seen.tid)))
+        return due
+
+    def _due_connects(self, connects: list[Any], now_ns: int) -> tuple[list[_Due], list[bytes]]:
+        """What is due, and what ended without a word and is dropped."""
+        due: list[_Due] = []
+        expired: list[bytes] = []
+        for raw, key, start_ns, end_ns, pid, tid in connects:
+            if end_ns and now_ns - end_ns > CONNECT_END_GRACE_NS:
+                if self._kernel.drop_connect(key):
+                    expired.append(raw)
+            elif not end_ns and self._pipeline.is_due("connect", key, start_ns, now_ns):
+                due.append(("connects", (raw, key, pid, tid)))
+        return due, expired
+
     def vanished(self, now_ns: int, wall_ns: int) -> items.Scan | None:
         """What was told of as open, is not open any more, and whose end no frame has told (all are fed)."""
         gone = [name for name in self._pipeline.told_open() if name not in self.open_names]
         return items.Scan(now_ns=now_ns, wall_ns=wall_ns, vanished=gone) if gone else None
 
-    def _portion(
-        self, now_ns: int, wall_ns: int, due: list[tuple[str, Any]], *, with_snapshots: bool
-    ) -> items.Scan:
+    def _portion(self, now_ns: int, wall_ns: int, due: list[_Due], *, with_snapshots: bool) -> items.Scan:
         by_pid: dict[int, set[int]] = defaultdict(set)
         for _, (_, _, pid, tid) in due:
             by_pid[pid].add(tid)
         threads: dict[str, dict[str, Any]] = {}
         confs: dict[str, dict[str, Any]] = {}
         for pid, tids in by_pid.items():
-            confs[str(pid)] = resolv_conf.resolv_conf(self._alive_tid(pid))
+            confs[str(pid)] = dict(resolv_conf.resolv_conf(self._alive_tid(pid)))
             if with_snapshots:
                 threads |= {str(tid): facts for tid, facts in snapshot.thread_snapshots(pid, tids).items()}
         waits = {}
@@ -136,7 +149,7 @@ class Scanner:
         for number in range(min(head.query_count, boundary.MAX_QUERIES)):
             query = boundary.QUERY.unpack(raw, boundary.LOOKUP.size + number * boundary.QUERY.size)
             latest_ns = max(latest_ns, query.sent_ns, query.resent_ns, query.reply_ns)
-        return now_ns - latest_ns > WIRE_GIVEN_UP_NS
+        return bool(now_ns - latest_ns > WIRE_GIVEN_UP_NS)
 
 
 def _thread_name(pid: int, tid: int) -> bytes | None:

@@ -1,6 +1,7 @@
 """Event lines as dicts, from facts: the shapes of the contract, section 4.
 
-Owns: field names, and the sentences in `message`. Must not know: JSON bytes, where lines go, how a cause is found.
+Owns: field names, and the sentences in `message`.
+Must not know: JSON bytes, where lines go, how a cause is found.
 Pure: times come in as arguments. Text from outside passes through `printable`, once, here.
 """
 
@@ -25,7 +26,13 @@ SECOND_NS = 1_000_000_000
 
 def base(kind: str, wall_ns: int, host: str, message: str) -> Event:
     """What every line begins with."""
-    return {"v": 1, "ts": rfc3339(wall_ns), "event": kind, "message": printable_text(message), "host": {"name": host}}
+    return {
+        "v": 1,
+        "ts": rfc3339(wall_ns),
+        "event": kind,
+        "message": printable_text(message),
+        "host": {"name": host},
+    }
 
 
 def name_text(lookup: Lookup) -> str | None:
@@ -136,7 +143,9 @@ def server(found: Server | None) -> Event | None:
     return None if found is None else {"address": found.address, "port": found.port}
 
 
-def waiting_on(thread: dict[str, Any] | None, wait: tuple[str, int | None] | None, now_ns: int) -> Event | None:
+def waiting_on(
+    thread: dict[str, Any] | None, wait: tuple[str, int | None] | None, now_ns: int
+) -> Event | None:
     """What the thread sits in: from its snapshot, and since when from the kernel's own record of the wait."""
     syscall = (thread or {}).get("syscall") or (wait[0] if wait else None)
     if syscall in (None, "running"):
@@ -215,7 +224,10 @@ def cause_event(cause: Cause) -> Event:
         "summary": printable_text(cause.summary),
         "evidence": [
             {"fact": one.fact, "text": printable_text(one.text)}
-            | {key: printable_text(value) if isinstance(value, str) else value for key, value in one.numbers.items()}
+            | {
+                key: printable_text(value) if isinstance(value, str) else value
+                for key, value in one.numbers.items()
+            }
             for one in cause.evidence
         ],
         "remedy": printable_text(cause.remedy),
@@ -223,7 +235,7 @@ def cause_event(cause: Cause) -> Event:
 
 
 def histogram(row: list[int], shift: int) -> Event:
-    """Cumulative buckets [le in ms, count], the sum in ms, and the count of all. `row`: sum_ns, then the counts."""
+    """Cumulative buckets [le in ms, count], the sum in ms, the count. `row`: sum_ns, then the counts."""
     total_ns, counts = row[0], row[1:]
     buckets: list[list[float]] = []
     below = 0
