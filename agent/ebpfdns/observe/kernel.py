@@ -1,6 +1,6 @@
 """The programs in the kernel: loaded, attached, told about targets, read, and gone when this object is.
 
-Owns: every BPF descriptor. Must not know: what the bytes it reads mean (`model.decode`), or when to read them.
+Owns: every BPF descriptor. Must not know: what the bytes mean (`model.decode`), or when to read them.
 All attachments are descriptors (perf events, links), so the kernel removes them however this process ends.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from ebpfdns.errors import HostCannotTraceError
 from ebpfdns.model import boundary
-from ebpfdns.observe import bpf_calls, compiler, perf_events, probes, sources
+from ebpfdns.observe import bpf_calls, perf_events, probes, programs, sources
 from ebpfdns.observe.bpf_calls import Map
 from ebpfdns.observe.ring import Ring
 
@@ -47,7 +47,7 @@ class Kernel:
 
     def __init__(self, variant: sources.Variant, tracefs: Path, release: tuple[int, int]) -> None:
         self.variant = variant
-        #: one link for all functions of a library (6.6; until 6.10 it could not follow all threads of a process)
+        #: one link for all functions of a library (6.6; until 6.10 it followed one thread only)
         self._calls_by_link = release >= LINKED_CALLS_SINCE
         self._tracefs = tracefs
         self._fds: list[int] = []
@@ -59,7 +59,7 @@ class Kernel:
         self.has_wire = False
 
     def __enter__(self) -> Self:
-        plan = compiler.compiled(self.variant)
+        plan = programs.compiled(self.variant)
         self._maps = self._make_maps(plan)
         self._plan = plan
         self._fds_of_maps = {name: entry.fd for name, entry in self._maps.items()}
@@ -85,11 +85,18 @@ class Kernel:
 
     # Loading.
 
-    def _make_maps(self, plan: compiler.Compiled) -> dict[str, Map]:
+    def _make_maps(self, plan: programs.Compiled) -> dict[str, Map]:
         made = {}
         cpus = _possible_cpus()
         for wanted in plan.maps:
-            arguments = (wanted.kind, wanted.name, wanted.key_bytes, wanted.value_bytes, wanted.entries, wanted.flags)
+            arguments = (
+                wanted.kind,
+                wanted.name,
+                wanted.key_bytes,
+                wanted.value_bytes,
+                wanted.entries,
+                wanted.flags,
+            )
             try:
                 fd = bpf_calls.create_map(*arguments)
             except OSError as error:
@@ -106,7 +113,7 @@ class Kernel:
         """Load one function, once; its descriptor."""
         if function not in self._programs:
             kind, attach_type = probes.program_kind(function, by_link=self._calls_by_link)
-            code = compiler.relocated(self._plan, function, self._fds_of_maps)
+            code = programs.relocated(self._plan, function, self._fds_of_maps)
             fd = bpf_calls.load_program(kind, attach_type, function, code, self._plan.licence)
             self._fds.append(fd)
             self._programs[function] = fd
@@ -156,10 +163,12 @@ class Kernel:
         try:
             if inode in self._cgroups:
                 return None
-            links = []
+            links: list[int] = []
             try:
-                for hook in probes.CGROUP_HOOKS:
-                    links.append(bpf_calls.link_cgroup(self._load(hook.function), fd, hook.attach_type))
+                links.extend(
+                    bpf_calls.link_cgroup(self._load(hook.function), fd, hook.attach_type)
+                    for hook in probes.CGROUP_HOOKS
+                )
                 for map_name, function in probes.TAIL_CALLS:
                     self._set_tail_call(map_name, function)
             except OSError as error:
@@ -174,7 +183,7 @@ class Kernel:
             os.close(fd)
 
     def attach_library(self, library: Library, pid: int, alive_tid: int) -> list[str]:
-        """Probe the functions of a library that this process has mapped; what could not be probed. Twice is once."""
+        """Probe the functions of a library this process has mapped; what could not be. Twice is once."""
         bound_to = -1 if self.variant.filter_calls else pid
         place = (library.device, library.inode, bound_to)
         if place in self._libraries:
@@ -195,10 +204,12 @@ class Kernel:
             raise _refused(f"probe {library.path}", error) from error
 
     def _link_calls(self, path: str, wanted: dict[str, int], pid: int) -> list[int]:
-        """All at once: two links. The returns first: a call that begins in between is not seen, and does not stay open."""
+        """All at once: two links. Returns first: a call that begins in between is not seen, not left open."""
         offsets = list(wanted.values())
         cookies = [int(boundary.Api[_canonical(name).upper()]) for name in wanted]
-        ends = bpf_calls.link_uprobes(self._load(probes.RETURN_FUNCTION), path, offsets, cookies, pid, is_return=True)
+        ends = bpf_calls.link_uprobes(
+            self._load(probes.RETURN_FUNCTION), path, offsets, cookies, pid, is_return=True
+        )
         try:
             entry_fd = self._load(probes.ALL_CALLS_FUNCTION)
             return [ends, bpf_calls.link_uprobes(entry_fd, path, offsets, cookies, pid, is_return=False)]
@@ -211,7 +222,10 @@ class Kernel:
         missing = []
         for name, offset in wanted.items():
             try:
-                for function, is_return in ((probes.RETURN_FUNCTION, True), (probes.CALLS[_canonical(name)], False)):
+                for function, is_return in (
+                    (probes.RETURN_FUNCTION, True),
+                    (probes.CALLS[_canonical(name)], False),
+                ):
                     fd = self._load(function)
                     fds.append(perf_events.attach_uprobe(fd, path, offset, is_return=is_return, pid=pid))
             except ProcessLookupError:
@@ -241,7 +255,11 @@ class Kernel:
     def remove_target(self, pid: int) -> None:
         """It does not count any more."""
         self._maps["targets"].remove(U32.pack(pid))
-        others = {U32.unpack_from(keys, 4 * i)[0] for keys, _, n in [self._maps["targets"].items()] for i in range(n)}
+        others = {
+            U32.unpack_from(keys, 4 * i)[0]
+            for keys, _, n in [self._maps["targets"].items()]
+            for i in range(n)
+        }
         if not any(other % PID_BITS == pid % PID_BITS for other in others):
             self._set_bit(pid, is_set=False)
 
@@ -277,10 +295,16 @@ class Kernel:
 
     def open_lookups(self, older_than_ns: int) -> list[bytes]:
         """Records of lookups that began before a time and have not ended."""
-        return list(self._select("lookups", boundary.LOOKUP_BYTES, lambda raw, at: U64.unpack_from(raw, at + 16)[0] < older_than_ns))
+        return list(
+            self._select(
+                "lookups",
+                boundary.LOOKUP_BYTES,
+                lambda raw, at: U64.unpack_from(raw, at + 16)[0] < older_than_ns,
+            )
+        )
 
     def open_connects(self, older_than_ns: int) -> list[bytes]:
-        """Records of connects that began before a time and have not ended; of two for one connect the socket's own."""
+        """Records of connects that began before a time; of two for one connect the socket's own."""
 
         def is_wanted(raw: memoryview, at: int) -> bool:
             is_link = raw[at + 4] & boundary.ConnectFlag.IS_LINK
@@ -301,11 +325,11 @@ class Kernel:
         return found
 
     def wait_of(self, key: int) -> bytes | None:
-        """struct wait of a thread."""
+        """A thread's struct wait."""
         return self._maps["waits"].get(U64.pack(key))
 
     def call_of(self, key: int) -> bytes | None:
-        """struct call of a thread."""
+        """A thread's struct call."""
         return self._maps["calls"].get(U64.pack(key))
 
     def drop_lookup(self, key: int) -> bool:
@@ -333,7 +357,9 @@ class Kernel:
                 text = Path(f"/proc/self/fdinfo/{entry.fd}").read_text()
             except OSError:
                 return None
-            total += next((int(line.split()[1]) for line in text.splitlines() if line.startswith("memlock:")), 0)
+            total += next(
+                (int(line.split()[1]) for line in text.splitlines() if line.startswith("memlock:")), 0
+            )
         return total
 
     def run_time(self) -> tuple[int, int] | None:
@@ -341,11 +367,12 @@ class Kernel:
         with contextlib.suppress(OSError):
             if Path("/proc/sys/kernel/bpf_stats_enabled").read_text().strip() == "1":
                 infos = [bpf_calls.read_info(fd, PROG_INFO_BYTES) for fd in self._programs.values()]
-                return tuple(map(sum, zip(*(struct.unpack_from("=QQ", i, 192) for i in infos), strict=True)))  # type: ignore[return-value]
+                times = [struct.unpack_from("=QQ", info, 192) for info in infos]
+                return sum(time[0] for time in times), sum(time[1] for time in times)
         return None
 
     def missed_runs(self) -> int:
-        """How often a program could not run because another one was running on that CPU (recursion_misses, 5.12)."""
+        """How often a program could not run: another one was running on that CPU (recursion_misses, 5.12)."""
         total = 0
         for fd in self._programs.values():
             with contextlib.suppress(OSError):
@@ -354,7 +381,7 @@ class Kernel:
 
 
 def _canonical(name: str) -> str:
-    """The probe's name of a library function: __res_nquery is res_nquery. Empty when there is no probe for it."""
+    """The probe's name of a library function: __res_nquery is res_nquery. Empty: there is no probe."""
     plain = name if name in probes.CALLS else name.lstrip("_")
     return plain if plain in probes.CALLS else ""
 
@@ -368,7 +395,7 @@ def _refused(attempt: str, error: OSError) -> HostCannotTraceError:
 
 
 def _close_side_by_side(fds: list[int]) -> None:
-    """Close descriptors, many at once: each probe waits 50 ms or more until no CPU can be inside it, and they wait together."""
+    """Close many at once: each probe waits 50 ms or more until no CPU can be in it, and they wait together."""
 
     def close(fd: int) -> None:
         with contextlib.suppress(OSError):
