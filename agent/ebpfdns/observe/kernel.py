@@ -395,7 +395,7 @@ def _refused(attempt: str, error: OSError) -> HostCannotTraceError:
 
 
 def _close_side_by_side(fds: list[int]) -> None:
-    """Close many at once: each probe waits 50 ms or more until no CPU can be in it, and they wait together."""
+    """Close many at once: each waits 50 ms or more until no CPU can be in it, and so they wait together."""
 
     def close(fd: int) -> None:
         with contextlib.suppress(OSError):
