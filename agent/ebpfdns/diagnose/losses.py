@@ -1,7 +1,7 @@
 """What evidence was lost while the lookup ran, and what that does to a cause.
 
-Owns: the words for losses, and by how much they weaken. Must not know: any rule, or which losses can hide a fact
-(a situation has only those).
+Owns: the words for losses, and by how much they weaken.
+Must not know: any rule, or which losses can hide a fact (a situation has only those).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def rule(case: LookupCase) -> Cause | None:
     """The first server answered nothing, and one asked later has answered, or was just asked."""
-    silent = set(case.silent)
+    silent = {query for query in case.silent if case.waited_ns(query) >= A_SECOND_NS}
     asked = case.servers
     dead = _leading(case, [server for server in asked if set(case.queries_to(server)) <= silent])
     if not dead or len(dead) == len(asked) or case.lookup.unexpected_replies:
