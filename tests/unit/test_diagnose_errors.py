@@ -380,7 +380,7 @@ def test_unknown_tells_what_the_thread_sits_in() -> None:
     assert told["blocked_in_syscall"].numbers["syscall"] == "recvmsg"
     assert told["unix_peer_waited_for"].numbers["path"] == r"/run/x\x0a"
     assert "Go symbols" in told["probe_missing"].text
-    assert cause.remedy == "Try: ebpfdns inspect --pid 10"
+    assert cause.remedy == "Try: cat /proc/10/task/11/stack; ss -tuxp | grep pid=10"
 
 
 def test_a_name_cannot_smuggle_a_command_into_the_remedy() -> None:

@@ -67,7 +67,7 @@ def of_connect(case: ConnectCase) -> Cause | None:
         "possible",
         f"Why the connect to {peer} hangs cannot be said from what was seen.",
         (Evidence(fact, text, numbers),),
-        f"Try: ebpfdns inspect --pid {connect.pid}",
+        f"Try: {_look_at(connect.pid, connect.tid)}",
     )
 
 
@@ -105,10 +105,17 @@ def _slowest(case: LookupCase) -> str:
 
 
 def _remedy(case: LookupCase) -> str:
-    look = f"ebpfdns inspect --pid {case.lookup.pid}" if case.is_open else "ebpfdns doctor"
+    pid = case.lookup.pid
+    again = f"strace -f -e trace=%network -p {pid} while it looks up again"
+    look = _look_at(pid, case.lookup.tid) if case.is_open else again
     if not case.servers:
         return f"Try: {look}"
     return f"Try: {dig(case.servers[-1], case.lookup)}; {look}"
+
+
+def _look_at(pid: int, tid: int) -> str:
+    """Commands that show what a thread that hangs waits for."""
+    return f"cat /proc/{pid}/task/{tid}/stack; ss -tuxp | grep pid={pid}"
 
 
 def _owes(case: LookupCase, server: Server) -> bool:
