@@ -25,12 +25,13 @@ INLINE bool current_ids(struct ids *ids) {
   return true;
 }
 
-/* Nearly always the bitmap says no. It knows pids modulo 65,536, so a yes is asked again. */
-INLINE bool is_target(u32 pid) {
+/* Nearly always the bitmap says no. It knows pids modulo 65,536, so a yes may be somebody else's. */
+INLINE bool may_be_target(u32 pid) {
   int index = (pid >> 6) & 1023;
   u64 *word = target_bits.lookup(&index);
-  if (!word || !(*word >> (pid & 63) & 1)) return false;
-  return targets.lookup(&pid) != NULL;
+  return word && *word >> (pid & 63) & 1;
 }
+
+INLINE bool is_target(u32 pid) { return may_be_target(pid) && targets.lookup(&pid) != NULL; }
 
 INLINE bool current_target(struct ids *ids) { return current_ids(ids) && is_target(ids->pid); }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* How long the targets' threads wait in epoll, poll and select, and when each last came back.
  *
- * One program pair per system call. A thread of another process costs one test of a bit at entry, and one failing
- * hash look-up at return.
+ * One program pair per system call. A thread of another process costs one test of a bit at entry and at return; a
+ * thread that has waited before costs one hash look-up more.
  */
 
 struct wait_arguments {
@@ -11,11 +11,15 @@ struct wait_arguments {
   u64 fd; /* of epoll; another argument elsewhere */
 };
 
+#ifdef PIDNS_INODE
+#define IS_SOMEBODY_ELSE(host) false /* the bits stand for other numbers than these */
+#else
+#define IS_SOMEBODY_ELSE(host) (!may_be_target((host) >> 32))
+#endif
+
 INLINE int wait_begins(u8 kind, s32 fd) {
   u64 host = bpf_get_current_pid_tgid();
-#ifndef PIDNS_INODE
-  if (!is_target(host >> 32)) return 0;
-#endif
+  if (IS_SOMEBODY_ELSE(host)) return 0;
   struct wait *wait = waits.lookup(&host);
   if (!wait) {
     struct ids ids;
@@ -36,6 +40,7 @@ INLINE int wait_begins(u8 kind, s32 fd) {
 
 INLINE int wait_returns(u8 kind) {
   u64 host = bpf_get_current_pid_tgid();
+  if (IS_SOMEBODY_ELSE(host)) return 0;
   struct wait *wait = waits.lookup(&host);
   if (!wait || !wait->start_ns || wait->wait_kind != kind) return 0;
   u64 now = bpf_ktime_get_ns();

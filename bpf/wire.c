@@ -17,7 +17,6 @@ struct packet {
   u64 socket;
   u32 payload; /* offset of what follows the UDP or TCP header */
   u32 seq;
-  u16 source_port;
   u16 port;
   u8 family;
   u8 transport;
@@ -50,32 +49,47 @@ INLINE u32 load_u32(struct __sk_buff *skb, u32 at) {
   return (u32)bytes[0] << 24 | bytes[1] << 16 | bytes[2] << 8 | bytes[3];
 }
 
-/* The IP and UDP or TCP headers; false when it is neither, or a later fragment. */
+#define HEAD_BYTES 48 /* IPv6 or plain IPv4 header, and the ports behind it */
+
+/* The IP and UDP or TCP headers; false when it is neither, a later fragment, or not to or from a DNS port.
+ * Every packet of the cgroup pays for the first half, so it is one copy and a few comparisons. */
 INLINE bool read_headers(struct __sk_buff *skb, struct packet *packet, bool is_leaving) {
-  u8 first = 0, protocol = 0;
+  u8 head[HEAD_BYTES] = {};
+  u64 bytes = skb->len;
+  UNKNOWN(bytes);
+  if (bytes > HEAD_BYTES) bytes = HEAD_BYTES;
+  if (bytes < 28 || !load(skb, 0, head, bytes)) return false;
+  u8 protocol;
   u32 transport_at;
-  if (!load(skb, 0, &first, 1)) return false;
-  if (first >> 4 == 4) {
-    if (load_u16(skb, 6) & 0x1FFF) return false;
-    load(skb, 9, &protocol, 1);
-    transport_at = (first & 15) * 4;
-    packet->family = AF_INET;
+  u16 source_port, port;
+  if (head[0] >> 4 == 4) {
+    protocol = head[9];
+    transport_at = (head[0] & 15) * 4;
+    source_port = head[20] << 8 | head[21];
+    port = head[22] << 8 | head[23];
+    if (transport_at != 20) {
+      source_port = load_u16(skb, transport_at);
+      port = load_u16(skb, transport_at + 2);
+    }
   } else {
-    load(skb, 6, &protocol, 1);
+    protocol = head[6];
     transport_at = IPV6_HEADER_BYTES;
-    packet->family = AF_INET6;
+    source_port = head[40] << 8 | head[41];
+    port = head[42] << 8 | head[43];
   }
+  if (!IS_DNS_PORT(is_leaving ? port : source_port)) return false;
   if (protocol != IPPROTO_UDP && protocol != IPPROTO_TCP) return false;
   packet->transport = protocol;
-  packet->source_port = load_u16(skb, transport_at);
-  packet->port = load_u16(skb, transport_at + 2);
+  packet->port = port;
   packet->payload = transport_at + UDP_HEADER_BYTES;
-  /* Everything up to here was paid by every packet; the rest only by DNS. */
-  if (!IS_DNS_PORT(is_leaving ? packet->port : packet->source_port)) return false;
-  if (packet->family == AF_INET)
-    load(skb, is_leaving ? 16 : 12, packet->peer, 4);
-  else
-    load(skb, is_leaving ? 24 : 8, packet->peer, 16);
+  if (head[0] >> 4 == 4) {
+    if ((head[6] & 0x1F) | head[7]) return false;
+    packet->family = AF_INET;
+    __builtin_memcpy(packet->peer, head + (is_leaving ? 16 : 12), 4);
+  } else {
+    packet->family = AF_INET6;
+    __builtin_memcpy(packet->peer, head + (is_leaving ? 24 : 8), 16);
+  }
   if (protocol == IPPROTO_TCP) {
     u8 offset = 0;
     load(skb, transport_at + 12, &offset, 1);

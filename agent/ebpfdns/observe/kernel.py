@@ -277,11 +277,12 @@ class Kernel:
 
     def counters(self) -> list[int]:
         """Every counter, summed over the CPUs, in the order of boundary.Counter."""
-        return [self._sum_per_cpu("counters", index, "=Q")[0] for index in range(len(boundary.Counter))]
-
-    def counters_of(self, indexes: tuple[int, ...]) -> list[int]:
-        """Some counters only."""
-        return [self._sum_per_cpu("counters", index, "=Q")[0] for index in indexes]
+        total = len(boundary.Counter)
+        _, values, count = self._maps["counters"].items()
+        if count != total:  # a kernel that cannot read a per-CPU map at once (before 5.13)
+            return [self._sum_per_cpu("counters", index, "=Q")[0] for index in range(total)]
+        cells = struct.unpack_from(f"={total * self._cpus}Q", values)
+        return [sum(cells[at : at + self._cpus]) for at in range(0, len(cells), self._cpus)]
 
     def histograms(self) -> list[tuple[int, ...]]:
         """Rows of (sum_ns, count in each bucket), in the order of boundary.Latency."""

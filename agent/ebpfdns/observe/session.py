@@ -43,7 +43,7 @@ log = structlog.get_logger("ebpfdns")
 MS = 1_000_000
 IDLE_NS, OPEN_NS = 100 * MS, 50 * MS  # how often what is open is looked at: nothing open, something open
 LOSSES_NS = 1000 * MS
-FULL_SCAN_NS = 1000 * MS
+FULL_SCAN_NS = 10_000 * MS
 FLUSH_S = 2.0
 #: after an exec its new libraries are mapped by and by
 RESCAN_AFTER_MS = (0, 5, 20, 100, 500, 2000)
@@ -209,7 +209,8 @@ class Session:
             self._stats()
 
     def _is_anything_open(self) -> bool:
-        counts = self._kernel.counters_of(OPEN_COUNTERS)
+        totals = self._kernel.counters()
+        counts = [totals[index] for index in OPEN_COUNTERS]
         return counts[0] > sum(counts[1:4]) or counts[4] > sum(counts[5:]) or bool(self._pipeline.told_open())
 
     def _scan(self, plan: _Plan) -> None:
@@ -298,9 +299,8 @@ class Session:
     # Numbers.
 
     def _losses(self) -> None:
-        stages = list(KERNEL_STAGES)
-        counts = self._kernel.counters_of(tuple(KERNEL_STAGES.values()))
-        totals = {stage: count for stage, count in zip(stages, counts, strict=True) if count}
+        counts = self._kernel.counters()
+        totals = {stage: counts[index] for stage, index in KERNEL_STAGES.items() if counts[index]}
         if missed := self._kernel.missed_runs():
             totals["kernel_missed"] = missed
         self._dropped += self._output.take_dropped()
