@@ -7,16 +7,14 @@ Must not know: how any of them works.
 from __future__ import annotations
 
 import contextlib
-import logging
 import resource
 import secrets
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import structlog
 
+from ebpfdns import logs
 from ebpfdns.commands.durations import Duration
 from ebpfdns.errors import UsageError
 
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from ebpfdns.observe.sources import Sizes
     from ebpfdns.observe.target import Target
 
-LEVELS = ("debug", "info", "warning", "error")
 EXAMPLES = """
 \b
 Examples:
@@ -60,7 +57,7 @@ Examples:
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Created once every probe is live.")
 @click.option("--dns-port", "dns_ports", type=click.IntRange(1, 65535), multiple=True, help="Instead of 53.")
 @click.option(
-    "--log-level", type=click.Choice(LEVELS), default="warning", show_default=True, help="Of stderr."
+    "--log-level", type=click.Choice(logs.LEVELS), default="warning", show_default=True, help="Of stderr."
 )
 @click.option("--dry-run", is_flag=True, help="Compile, load and attach; then exit.")
 @click.option("--ring-pages", type=click.IntRange(1, 4096), default=256, hidden=True, help="Room for frames.")
@@ -96,7 +93,7 @@ def command(
     from ebpfdns.observe import sources  # noqa: PLC0415 - `ebpfdns --help` needs none of it
     from ebpfdns.observe.session import Options  # noqa: PLC0415
 
-    set_up_logging(log_level)
+    logs.set_level(log_level)
     if record is not None and redact_names:
         raise UsageError(
             "a recording holds names as they are: --record and --redact-names exclude each other",
@@ -193,19 +190,3 @@ def _unlimit_locked_memory() -> None:
     """Before 5.11 BPF maps count as locked memory."""
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-
-def set_up_logging(level: str) -> None:
-    """Log lines go to stderr, for people on a terminal, as JSON elsewhere."""
-    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
-    if sys.stderr.isatty():
-        renderer = structlog.dev.ConsoleRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

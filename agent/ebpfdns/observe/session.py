@@ -20,9 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
-from ebpfdns import __version__
+from ebpfdns import __version__, logs
 from ebpfdns.correlate import items
 from ebpfdns.correlate.losses import KERNEL_STAGES
 from ebpfdns.errors import EbpfdnsError, NoSuchTargetError
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from ebpfdns.observe.recording import Recorder
     from ebpfdns.publish.line_output import LineOutput
 
-log = structlog.get_logger("ebpfdns")
 
 MS = 1_000_000
 IDLE_NS, OPEN_NS = 100 * MS, 50 * MS  # how often what is open is looked at: nothing open, something open
@@ -146,7 +143,7 @@ class Session:
             self._adopt(target)
         if options.ready_file is not None:
             options.ready_file.touch()
-        log.info("ready", targets=[target.pid for target in targets], wire=self._kernel.has_wire)
+        logs.info("ready", targets=[target.pid for target in targets], wire=self._kernel.has_wire)
 
     def _first_plan(self) -> _Plan:
         now_ns, options = time.monotonic_ns(), self._options
@@ -181,7 +178,7 @@ class Session:
         self._stats()
         left = self._output.flush(FLUSH_S)
         if left and not self._output.closed:
-            log.warning("lines were not written: the reader did not take them", lines=left)
+            logs.warning("lines were not written: the reader did not take them", lines=left)
 
     # One turn.
 
@@ -365,6 +362,6 @@ class Session:
                 try:
                     self._output.reopen()
                 except EbpfdnsError as error:
-                    log.warning("the output could not be opened again", reason=str(error))
+                    logs.warning("the output could not be opened again", reason=str(error))
             else:
                 self._stop = True
