@@ -496,7 +496,7 @@ def test_a_silent_server_is_told_with_its_numbers() -> None:
     cause = judge(situation([ask(resent=5.0)], age=8.001))
     assert cause is not None
     told = next(one for one in cause.evidence if one.fact == "no_reply")
-    assert told.numbers == {"server": ONE, "port": 53, "waited_ms": 8000.0, "sent": 2}
+    assert told.numbers == {"server": ONE, "port": 53, "waited_ms": 8000.0, "queries": 1, "sent": 2}
     assert f"@{ONE} www.lab.test" in cause.remedy
 
 

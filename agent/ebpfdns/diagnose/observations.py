@@ -35,12 +35,20 @@ def no_reply(case: LookupCase, server: Server) -> Evidence:
     """This server has answered none of the questions that wait for it."""
     queries = [query for query in case.queries_to(server) if case.is_open_question(query)]
     waited_ns = max(map(case.waited_ns, queries), default=0)
-    asked = sum(query.attempts for query in queries)
-    open_text = "has not answered" if case.is_open else "did not answer"
+    sent = sum(query.attempts for query in queries)
+    verb = "has not answered" if case.is_open else "did not answer"
+    asked = "1 question" if len(queries) == 1 else f"{len(queries)} questions"
+    repeated = f", sent {times(sent)} in all" if sent > len(queries) else ""
     return Evidence(
         "no_reply",
-        f"{server_text(server)} {open_text} for {seconds(waited_ns)}; it was asked {times(asked)}",
-        {"server": server.address, "port": server.port, "waited_ms": milliseconds(waited_ns), "sent": asked},
+        f"{server_text(server)} {verb} {asked} for {seconds(waited_ns)}{repeated}",
+        {
+            "server": server.address,
+            "port": server.port,
+            "waited_ms": milliseconds(waited_ns),
+            "queries": len(queries),
+            "sent": sent,
+        },
     )
 
 

@@ -32,11 +32,11 @@ def rule(case: LookupCase) -> Cause | None:
         evidence += [thread_waits(case.thread, case.elapsed_ns), *sockets(case.thread)]
     doubts = _doubts(case, silent)
     named = listing(map(server_text, silent))
-    verb = ("are" if len(silent) > 1 else "is") if case.is_open else ("were" if len(silent) > 1 else "was")
+    verb = ("have been", "were") if len(silent) > 1 else ("has been", "was")
     return Cause(
         "ns_silent",
         "likely" if doubts or errors_met or not _had_its_time(case) else "confirmed",
-        f"No DNS server answers: {named} {verb} silent for {seconds(waited_ns)}.",
+        f"No DNS server answers: {named} {verb[not case.is_open]} silent for {seconds(waited_ns)}.",
         (*evidence, *doubts),
         _remedy(case, silent[0]),
     )
