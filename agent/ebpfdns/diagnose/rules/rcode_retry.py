@@ -15,7 +15,6 @@ from ebpfdns.model.dns_names import rcode_name
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.case import LookupCase
-    from ebpfdns.diagnose.cause import Confidence
     from ebpfdns.model.facts import Query, Server
 
 SERVFAIL, NXDOMAIN = 2, 3
@@ -37,12 +36,14 @@ def rule(case: LookupCase) -> Cause | None:
     silent = [server for server in case.servers if _is_silent(case, server)]
     evidence += [no_reply(case, server) for server in silent]
     ignored = case.situation.resolver == "musl" and any(query.rcode != SERVFAIL for query in bad)
-    what = "musl ignores that and waits" if ignored else "the resolver tries again"
+    what = "musl ignores that and waits" if ignored else _what_follows(case, retried=bool(retried))
+    has_followed = bool(retried) or (ignored and _waited_on(case, bad)) or _is_all(case, bad)
     named = listing(map(server_text, servers))
     also = f"; {listing(map(server_text, silent))} does not answer at all" if silent else ""
+    # A silent server among them may be the one that takes the time.
     return Cause(
         "rcode_retry",
-        _confidence(retried=bool(retried) or (ignored and _waited_on(case, bad)), silent=bool(silent)),
+        "confirmed" if has_followed and not silent else "likely",
         f"{named} answers with {codes}, and {what}{also}.",
         tuple(evidence),
         f"Try: {dig(servers[0], case.lookup)} (and with +cd, which skips DNSSEC validation); "
@@ -80,9 +81,15 @@ def _is_silent(case: LookupCase, server: Server) -> bool:
     )
 
 
-def _confidence(*, retried: bool, silent: bool) -> Confidence:
-    """A silent server among them may be the one that takes the time."""
-    return "confirmed" if retried and not silent else "likely"
+def _is_all(case: LookupCase, bad: list[Query]) -> bool:
+    """Whether the lookup has failed with nothing but such answers."""
+    return case.lookup.status == "failed" and len(bad) == len(case.lookup.queries)
+
+
+def _what_follows(case: LookupCase, *, retried: bool) -> str:
+    if retried:
+        return "the resolver tries again"
+    return "the lookup goes on" if case.is_open else "the lookup fails"
 
 
 def _answer(case: LookupCase, query: Query) -> Evidence:
