@@ -233,7 +233,13 @@ struct dns_socket {
   __u16 received_pending;
   __u8 has_sent_seq;
   __u8 has_received_seq;
-  __u8 pad[6];
+  __u8 has_part;   /* TCP: the beginning of a reply has arrived, its end has not; this stands in its header: */
+  __u8 pad_1;
+  __u16 part_id;
+  __u16 part_bits;
+  __u16 part_answers;
+  __u16 pad_2;
+  __u32 more_open; /* wire lookups open beyond open_keys */
 };
 
 /* index of the array `counters`: everything counted, per CPU */

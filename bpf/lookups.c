@@ -176,7 +176,7 @@ INLINE void remember_given(struct lookup *record) {
 
 /* What was asked and not answered is counted, and forgotten. */
 INLINE void settle_questions(struct lookup *record) {
-  u64 unanswered = record->more_queries - record->more_answered;
+  u64 unanswered = (u16)(record->more_queries - record->more_answered);
   LOOP (int i = 0; i < MAX_QUERIES; i++) {
     if (i >= record->query_count) break;
     struct query *query = &record->queries[i];

@@ -26,6 +26,8 @@ struct question_key {
 };
 BPF_HASH(asked, struct question_key, u64, MAX_QUESTIONS);
 BPF_HASH(sockets, u64, struct dns_socket, MAX_SOCKETS);
+/* socket → when it was closed with more lookups open than it remembers: the agent ends those. */
+BPF_HASH(closed_sockets, u64, u64, 1024);
 
 BPF_HASH(connects, u64, struct connect, MAX_CONNECTS);
 BPF_ARRAY(blank_connect, struct connect, 1);

@@ -188,14 +188,18 @@ INLINE void remember_open_key(struct dns_socket *socket, u64 key) {
     socket->open_keys[i] = key;
     return;
   }
-  count(LOST_SOCKET_KEYS_FULL, 1);
+  __sync_fetch_and_add(&socket->more_open, 1);
 }
 
 INLINE void forget_open_key(u64 socket_key, u64 key) {
   struct dns_socket *socket = sockets.lookup(&socket_key);
   if (!socket) return;
-  LOOP (int i = 0; i < SOCKET_OPEN_KEYS; i++)
-    if (socket->open_keys[i] == key) socket->open_keys[i] = 0;
+  LOOP (int i = 0; i < SOCKET_OPEN_KEYS; i++) {
+    if (socket->open_keys[i] != key) continue;
+    socket->open_keys[i] = 0;
+    return;
+  }
+  if (socket->more_open) __sync_fetch_and_add(&socket->more_open, -1);
 }
 
 /* A lookup that no probed call explains: all that is known of it stands in the packet. */
@@ -279,10 +283,8 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
   }
 }
 
-/* A message of a DNS server reaches a socket of a target. */
-INLINE void message_arrives(struct __sk_buff *skb, u32 at, u32 end, struct packet *packet, struct dns_socket *socket) {
-  if (end < at + DNS_HEADER_BYTES) return;
-  u16 id = load_u16(skb, at), bits = load_u16(skb, at + 2), answers = load_u16(skb, at + 6);
+/* A message of a DNS server has reached a socket of a target. */
+INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, u16 id, u16 bits, u16 answers) {
   struct question_key asked_as = {.socket = packet->socket, .id = id};
   u64 *key_at = asked.lookup(&asked_as);
   u64 key = key_at ? *key_at : socket->call_key;
@@ -294,7 +296,7 @@ INLINE void message_arrives(struct __sk_buff *skb, u32 at, u32 end, struct packe
   }
   u64 now = bpf_ktime_get_ns();
   record->is_expected = 0;
-  record->is_complete = record->more_queries == 0;
+  record->is_complete = 1;
   LOOP (int i = 0; i < MAX_QUERIES; i++) {
     if (i >= record->query_count) break;
     struct query *query = &record->queries[i];
@@ -324,7 +326,8 @@ INLINE void message_arrives(struct __sk_buff *skb, u32 at, u32 end, struct packe
       return;
     }
   }
-  if (record->api == API_WIRE && record->is_complete) end_wire_lookup(record, key, 0);
+  bool are_more_waiting = record->more_queries != record->more_answered;
+  if (record->api == API_WIRE && record->is_complete && !are_more_waiting) end_wire_lookup(record, key, 0);
 }
 
 /* Where the next length prefix of a TCP stream begins; a prefix may come alone, its message later. */
@@ -333,6 +336,12 @@ struct stream {
   u16 pending;
   u8 is_known;
 };
+
+/* The rest of a reply whose beginning came in an earlier segment: now it is an answer. */
+INLINE void part_arrives(struct packet *packet, struct dns_socket *socket) {
+  socket->has_part = 0;
+  message_arrives(packet, socket, socket->part_id, socket->part_bits, socket->part_answers);
+}
 
 INLINE void keep(struct dns_socket *socket, struct stream *stream, bool is_leaving) {
   if (is_leaving) {
@@ -360,6 +369,10 @@ INLINE bool read_message(struct __sk_buff *skb, struct packet *packet, struct dn
     stream.next = is_leaving ? socket->next_sent_seq : socket->next_received_seq;
     stream.pending = is_leaving ? socket->sent_pending : socket->received_pending;
     if (stream.is_known) position = stream.next - packet->seq;
+    if (!is_leaving && socket->has_part && position <= bytes) {
+      part_arrives(packet, socket);
+      return position < bytes;
+    }
     /* Behind the end: nothing begins here. Before the beginning (a huge number): sent again, and known. */
     if (position >= bytes) return false;
     message = position;
@@ -379,10 +392,20 @@ INLINE bool read_message(struct __sk_buff *skb, struct packet *packet, struct dn
     if (is_prefix_alone) return false;
   }
   u32 end = message + length < bytes ? packet->payload + message + length : skb->len;
-  if (is_leaving)
-    message_leaves(skb, packet->payload + message, end, packet, socket);
-  else
-    message_arrives(skb, packet->payload + message, end, packet, socket);
+  u32 at = packet->payload + message;
+  if (is_leaving) {
+    message_leaves(skb, at, end, packet, socket);
+  } else if (end >= at + DNS_HEADER_BYTES) {
+    u16 id = load_u16(skb, at), bits = load_u16(skb, at + 2), answers = load_u16(skb, at + 6);
+    if (message + length > bytes && is_stream) {
+      socket->part_id = id;
+      socket->part_bits = bits;
+      socket->part_answers = answers;
+      socket->has_part = 1;
+    } else {
+      message_arrives(packet, socket, id, bits, answers);
+    }
+  }
   return end < skb->len;
 }
 
@@ -519,6 +542,8 @@ int socket_closes(struct bpf_sock *ctx) {
     struct lookup *record = lookups.lookup(&lookup_key);
     if (record) end_wire_lookup(record, lookup_key, LOOKUP_SOCKET_CLOSED);
   }
+  u64 now = bpf_ktime_get_ns();
+  if (socket->more_open && closed_sockets.update(&key, &now) != 0) count(LOST_SOCKET_KEYS_FULL, socket->more_open);
   sockets.delete(&key);
   return PASS;
 }

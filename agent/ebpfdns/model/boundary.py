@@ -332,7 +332,13 @@ DNS_SOCKET = Layout(
         ("received_pending", "H"),
         ("has_sent_seq", "B"),
         ("has_received_seq", "B"),
-        ("pad", "6x"),
+        ("has_part", "B"),
+        ("pad_1", "1x"),
+        ("part_id", "H"),
+        ("part_bits", "H"),
+        ("part_answers", "H"),
+        ("pad_2", "2x"),
+        ("more_open", "I"),
     ),
 )
 
