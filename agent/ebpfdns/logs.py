@@ -1,6 +1,6 @@
 """The log on stderr: structlog, imported with the first line that is wanted.
 
-Owns: level, form and destination of log lines. Must not know: event lines, which are the product and go to stdout.
+Owns: level, form and destination of log lines. Must not know: event lines, which are the product (stdout).
 structlog takes 0.1 s to import (it brings rich and asyncio), and most sessions never log a line.
 """
 

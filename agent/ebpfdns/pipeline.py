@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import struct
 from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -165,7 +164,7 @@ class Pipeline:
         situation = self._situation(item.now_ns, lookup, thread, item.resolv_confs.get(str(lookup.pid)))
         cause = judge.judge(situation) or UNEXPLAINED
         self._last[name] = (lookup, cause)
-        wait = _wait(item.waits.get(str(lookup.key)))
+        wait = decode.wait(item.waits.get(str(lookup.tid)))
         found = self._about(item, "lookup_stuck", lookup, self._open_message(item.now_ns, lookup, cause))
         found["lookup"] = events.lookup_event(
             lookup,
@@ -175,6 +174,7 @@ class Pipeline:
             now_ns=item.now_ns,
             update=tracked.updates,
             waiting_on=events.waiting_on(thread, wait, item.now_ns),
+            wait=wait,
         )
         return [found | {"cause": events.cause_event(cause), "chain": []}]
 
@@ -455,14 +455,3 @@ def _lookup_of_call(call: items.OpenCall) -> Lookup:
         comm=call.thread_name or b"",
         nested_calls=seen.nested_calls,
     )
-
-
-def _wait(raw: bytes | None) -> tuple[str, int | None] | None:
-    """(system call, since when) of a struct wait; None when the thread is in none that is followed."""
-    if raw is None:
-        return None
-    try:
-        seen = boundary.WAIT.unpack(raw)
-    except struct.error:
-        return None
-    return (WaitKind(seen.wait_kind).name.lower(), seen.start_ns) if seen.start_ns else None

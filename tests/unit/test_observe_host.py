@@ -146,10 +146,10 @@ def test_arm64_does_not_miss_calls_it_never_had() -> None:
 
 def self_test(monkeypatch: pytest.MonkeyPatch, body: Callable[[], object]) -> list[Check]:
     """What the doctor makes of a module that loads and attaches for real."""
-    module = types.ModuleType(doctor.KERNEL_MODULE)
-    module.__spec__ = importlib.machinery.ModuleSpec(doctor.KERNEL_MODULE, None)
+    module = types.ModuleType(doctor.SELF_TEST_MODULE)
+    module.__spec__ = importlib.machinery.ModuleSpec(doctor.SELF_TEST_MODULE, None)
     vars(module)["self_test"] = body
-    monkeypatch.setitem(sys.modules, doctor.KERNEL_MODULE, module)
+    monkeypatch.setitem(sys.modules, doctor.SELF_TEST_MODULE, module)
     return doctor._self_test()
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 NAME_WIDTH = 36
 STATUSES: dict[str, Status] = {status: status for status in get_args(Status)}
-KERNEL_MODULE = "ebpfdns.observe.kernel"
+SELF_TEST_MODULE = "ebpfdns.observe.self_test"
 
 
 @click.command(
@@ -112,10 +112,10 @@ def _libc() -> Check:
 
 def _self_test() -> list[Check]:
     """Load and attach for real, where the module that does so is installed and its packages are, too."""
-    if importlib.util.find_spec(KERNEL_MODULE) is None:
+    if importlib.util.find_spec(SELF_TEST_MODULE) is None:
         return []
     try:
-        self_test = getattr(importlib.import_module(KERNEL_MODULE), "self_test", None)
+        self_test = getattr(importlib.import_module(SELF_TEST_MODULE), "self_test", None)
         rows = self_test() if self_test is not None else []
         return [Check(name, STATUSES[status], detail) for name, status, detail in rows]
     except EbpfdnsError as error:

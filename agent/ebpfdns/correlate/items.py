@@ -81,7 +81,7 @@ class Scan(Item):
     lookups: list[bytes] = field(default_factory=list)
     calls: list[OpenCall] = field(default_factory=list)
     connects: list[bytes] = field(default_factory=list)
-    waits: dict[str, bytes] = field(default_factory=dict)  # key → struct wait
+    waits: dict[str, bytes] = field(default_factory=dict)  # tid → struct wait
     threads: dict[str, dict[str, Any]] = field(default_factory=dict)  # tid → snapshot
     resolv_confs: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → /etc/resolv.conf
     vanished: list[Name] = field(default_factory=list)

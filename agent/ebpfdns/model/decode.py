@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ebpfdns.model import boundary, dns_names
 from ebpfdns.model.boundary import Api, ConnectFlag, LookupFlag, QueryFlag, Status
-from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Query, Server, StatusWord
+from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Query, Server, StatusWord, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 Word = TypeVar("Word", bound=object)
 
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
+NETWORKS: dict[int, Literal["ipv4", "ipv6", "unix"]] = {AF_UNIX: "unix", AF_INET: "ipv4", AF_INET6: "ipv6"}
 TRANSPORTS: dict[int, Literal["tcp", "udp"]] = {6: "tcp", 17: "udp"}
 TCP_STATES = {
     1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 6: "TIME_WAIT",
     7: "CLOSE", 8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING",
 }  # fmt: skip
+WAITS = {kind: kind.name.lower() for kind in boundary.WaitKind}
 APIS: dict[int, str] = {api: api.name.lower() for api in Api}
 STATUSES: dict[int, StatusWord] = {
     Status.IN_FLIGHT: "in_flight",
@@ -98,7 +100,8 @@ def lookup(raw: bytes | memoryview) -> Lookup:
 def connect(raw: bytes | memoryview) -> Connect:
     """A struct connect."""
     seen = _unpack(boundary.CONNECT, raw)
-    is_unix = seen.family == AF_UNIX
+    family = _word(NETWORKS, seen.family, "family")
+    is_unix = family == "unix"
     address = address_text(seen.family, seen.address)
     has_lookup = bool(seen.flags & ConnectFlag.HAS_LOOKUP)
     return Connect(
@@ -110,7 +113,7 @@ def connect(raw: bytes | memoryview) -> Connect:
         status=_word(STATUSES, seen.status, "status"),
         server=Server(address, seen.port) if address is not None else None,
         path=_path(seen) if is_unix else None,
-        family="unix" if is_unix else "ipv6" if seen.family == AF_INET6 else "ipv4",
+        family=family,
         transport="unix" if is_unix else TRANSPORTS.get(seen.transport),
         end_ns=seen.end_ns or None,
         error=seen.error or None,
@@ -123,6 +126,21 @@ def connect(raw: bytes | memoryview) -> Connect:
         lookup_key=seen.lookup_key if has_lookup else None,
         lookup_start_ns=seen.lookup_start_ns if has_lookup else None,
         lookup_name=_text(seen.lookup_name) if has_lookup else None,
+    )
+
+
+def wait(raw: bytes | memoryview | None) -> Wait | None:
+    """Struct wait; None stays None."""
+    if raw is None:
+        return None
+    seen = _unpack(boundary.WAIT, raw)
+    came_back = seen.last_return_ns and seen.last_fd >= 0
+    return Wait(
+        syscall=_word(WAITS, seen.wait_kind, "wait") if seen.start_ns else None,
+        since_ns=seen.start_ns or None,
+        last_loop=_word(WAITS, seen.last_kind, "wait") if came_back else None,
+        last_loop_fd=seen.last_fd if came_back else None,
+        last_loop_ns=seen.last_return_ns if came_back else None,
     )
 
 
@@ -148,8 +166,11 @@ def _query(seen: Any) -> Query:  # noqa: ANN401 - a tuple of boundary.QUERY
     is_answered = bool(seen.flags & QueryFlag.ANSWERED)
     is_cut = bool(seen.flags & QueryFlag.NAME_CUT)
     whole = was_sent and not is_cut
+    address = address_text(seen.family, seen.server)
+    if address is None:
+        raise DecodeError(f"a question to an address of family {seen.family}")
     return Query(
-        server=Server(address_text(seen.family, seen.server) or "", seen.server_port),
+        server=Server(address, seen.server_port),
         transport=_word(TRANSPORTS, seen.transport or 17, "transport"),
         sent_ns=seen.sent_ns,
         was_sent=was_sent,
@@ -188,7 +209,7 @@ def _reverse_address(api: int, family: int, raw: bytes) -> str | None:
         return None
     family = int.from_bytes(raw[:2], "little")
     body = raw[4:8] if family == AF_INET else raw[8:24]
-    return address_text(family, body) if len(body) in (4, 16) else None
+    return address_text(family, body) if len(body) == (4 if family == AF_INET else 16) else None
 
 
 def _addresses(head: Any) -> tuple[str, ...]:  # noqa: ANN401 - a tuple of boundary.LOOKUP

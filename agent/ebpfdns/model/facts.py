@@ -55,11 +55,13 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a thread waits in."""
+    """What a thread waits in, and when it last came back from an epoll instance."""
 
-    syscall: str
-    since_ns: int | None
-    fd: int | None = None
+    syscall: str | None  # epoll_wait, poll, …; None: in none of them
+    since_ns: int | None = None
+    last_loop: str | None = None  # the epoll call it last came back from; None: from another wait, or none
+    last_loop_fd: int | None = None
+    last_loop_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

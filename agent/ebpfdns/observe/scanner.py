@@ -34,6 +34,7 @@ PORTION = 256
 SNAPSHOTS = 256
 WIRE_BIT = 1 << 63
 #: kind, flags, key, start_ns, end_ns, pid, tid: of struct lookup and struct connect
+_HOST_IDS = struct.Struct("=II")  # behind _HEAD
 _HEAD = struct.Struct("=IIQQQII")
 
 
@@ -108,10 +109,10 @@ class Scanner:
             if with_snapshots:
                 threads |= {str(tid): facts for tid, facts in snapshot.thread_snapshots(pid, tids).items()}
         waits = {}
-        for _, (_, key, _, _) in due:
-            raw_wait = None if key & WIRE_BIT else self._kernel.wait_of(key)
+        for kind, (raw, key, _, tid) in due:
+            raw_wait = self._kernel.wait_of(key if kind == "calls" else _thread_key(raw))
             if raw_wait is not None:
-                waits[str(key)] = raw_wait
+                waits[str(tid)] = raw_wait
         calls = [self._open_call(raw, key, pid, tid) for kind, (raw, key, pid, tid) in due if kind == "calls"]
         return items.Scan(
             now_ns=now_ns,
@@ -150,6 +151,12 @@ class Scanner:
             query = boundary.QUERY.unpack(raw, boundary.LOOKUP.size + number * boundary.QUERY.size)
             latest_ns = max(latest_ns, query.sent_ns, query.resent_ns, query.reply_ns)
         return bool(now_ns - latest_ns > WIRE_GIVEN_UP_NS)
+
+
+def _thread_key(raw: bytes) -> int:
+    """Host pid << 32 | host tid, of a struct lookup or struct connect."""
+    host_pid, host_tid = _HOST_IDS.unpack_from(raw, _HEAD.size)
+    return int(host_pid) << 32 | int(host_tid)
 
 
 def _thread_name(pid: int, tid: int) -> bytes | None:

@@ -4,8 +4,8 @@ Owns: the clock, signals, the order of work in one turn, and the end. Must not k
 
     a turn:  scan what is open → read frames → feed frames → feed scan → losses, stats → write lines
 
-The scan reads the maps before the frames are read: whatever ended in between has its frame by then, so an open
-thing is never told of after its end.
+The scan reads the maps before the frames are read: whatever ended in between has its frame by then, so an
+open thing is never told of after its end.
 """
 
 from __future__ import annotations
@@ -242,9 +242,9 @@ class Session:
         due = [pid for when, pid in plan.rescans if when <= now_ns]
         plan.rescans = [entry for entry in plan.rescans if entry[0] > now_ns]
         for pid in dict.fromkeys(due):
-            if pid in self._targets and self._look_again(self._targets[pid]):
-                if not any(entry[1] == pid for entry in plan.rescans):
-                    plan.rescans.append((now_ns + RESCAN_EVERY_NS, pid))
+            is_known = pid in self._targets and self._look_again(self._targets[pid])
+            if is_known and not any(entry[1] == pid for entry in plan.rescans):
+                plan.rescans.append((now_ns + RESCAN_EVERY_NS, pid))
         for pid in [pid for pid, target in self._targets.items() if target.has_exited()]:
             self._read_frames()
             self._close_open_things()

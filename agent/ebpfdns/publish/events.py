@@ -15,7 +15,7 @@ from ebpfdns.publish.lines import milliseconds, printable, printable_text, rfc33
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.cause import Cause
-    from ebpfdns.model.facts import Connect, Lookup, Query, Server
+    from ebpfdns.model.facts import Connect, Lookup, Query, Server, Wait
 
 Event = dict[str, Any]
 
@@ -57,6 +57,7 @@ def lookup_event(
     now_ns: int,
     update: int | None = None,
     waiting_on: Event | None = None,
+    wait: Wait | None = None,
     lost_end: bool = False,
 ) -> Event:
     """The `lookup` object: in flight when `update` is given, else ended."""
@@ -89,6 +90,9 @@ def lookup_event(
     found["more_queries"] = lookup.more_queries
     if update is not None:
         found["waiting_on"] = waiting_on
+        loop = last_event_loop_return(wait, now_ns)
+        if loop is not None:
+            found["last_event_loop_return"] = loop
     return found
 
 
@@ -143,20 +147,26 @@ def server(found: Server | None) -> Event | None:
     return None if found is None else {"address": found.address, "port": found.port}
 
 
-def waiting_on(
-    thread: dict[str, Any] | None, wait: tuple[str, int | None] | None, now_ns: int
-) -> Event | None:
+def waiting_on(thread: dict[str, Any] | None, wait: Wait | None, now_ns: int) -> Event | None:
     """What the thread sits in: from its snapshot, and since when from the kernel's own record of the wait."""
-    syscall = (thread or {}).get("syscall") or (wait[0] if wait else None)
+    syscall = (thread or {}).get("syscall") or (wait.syscall if wait else None)
     if syscall in (None, "running"):
         return None
-    since_ns = wait[1] if wait and wait[0] == syscall else None
+    since_ns = wait.since_ns if wait and wait.syscall == syscall else None
     sockets = (thread or {}).get("sockets") or []
     return {
         "syscall": syscall,
         "since_ms": None if since_ns is None else milliseconds(now_ns - since_ns),
         "socket": _waited_socket(sockets[0]) if len(sockets) == 1 else None,
     }
+
+
+def last_event_loop_return(wait: Wait | None, now_ns: int) -> Event | None:
+    """When the thread last came back to its event loop's epoll instance, and which one that is."""
+    if wait is None or wait.last_loop_ns is None:
+        return None
+    away_ms = milliseconds(max(now_ns - wait.last_loop_ns, 0))
+    return {"kind": wait.last_loop, "fd": wait.last_loop_fd, "ago_ms": away_ms}
 
 
 def _waited_socket(facts: dict[str, Any]) -> Event:

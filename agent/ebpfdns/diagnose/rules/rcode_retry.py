@@ -37,7 +37,7 @@ def rule(case: LookupCase) -> Cause | None:
     evidence += [no_reply(case, server) for server in silent]
     ignored = case.situation.resolver == "musl" and any(query.rcode != SERVFAIL for query in bad)
     what = "musl ignores that and waits" if ignored else _what_follows(case, retried=bool(retried))
-    has_followed = bool(retried) or (ignored and _waited_on(case, bad)) or _is_all(case, bad)
+    has_followed = bool(retried) or (ignored and _waited_on(case, bad))
     named = listing(map(server_text, servers))
     also = f"; {listing(map(server_text, silent))} does not answer at all" if silent else ""
     # A silent server among them may be the one that takes the time.
@@ -79,11 +79,6 @@ def _is_silent(case: LookupCase, server: Server) -> bool:
     return any(query.server == server for query in case.silent) and not any(
         query.server == server for query in case.answered
     )
-
-
-def _is_all(case: LookupCase, bad: list[Query]) -> bool:
-    """Whether the lookup has failed with nothing but such answers."""
-    return case.lookup.status == "failed" and len(bad) == len(case.lookup.queries)
 
 
 def _what_follows(case: LookupCase, *, retried: bool) -> str:

@@ -49,7 +49,18 @@ def in_flight() -> Schema:
         "elapsed_ms": measure("Its age when the line was made; with `before_attach` its least age."),
         "waiting_on": or_null(ref("waiting_on", _WAITING)),
     }
-    return record("A lookup in flight.", required, _sometimes())
+    may = {
+        **_sometimes(),
+        "last_event_loop_return": record(
+            "When its thread last came back from an epoll instance; absent when it never did.",
+            {
+                "kind": text("The system call.", examples=["epoll_wait"]),
+                "fd": count("The epoll instance's file descriptor."),
+                "ago_ms": measure("How long ago."),
+            },
+        ),
+    }
+    return record("A lookup in flight.", required, may)
 
 
 def ended() -> Schema:
