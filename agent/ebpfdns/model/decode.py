@@ -26,7 +26,7 @@ TCP_STATES = {
     1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 6: "TIME_WAIT",
     7: "CLOSE", 8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING",
 }  # fmt: skip
-WAITS = {kind: kind.name.lower() for kind in boundary.WaitKind}
+WAITS: dict[int, str] = {kind: kind.name.lower() for kind in boundary.WaitKind}
 APIS: dict[int, str] = {api: api.name.lower() for api in Api}
 STATUSES: dict[int, StatusWord] = {
     Status.IN_FLIGHT: "in_flight",
