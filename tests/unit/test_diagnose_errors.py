@@ -184,7 +184,7 @@ def test_an_unseen_error_names_both_causes() -> None:
         "failed, asked once",
         situation(both(reply=0.002, rcode=2), age=0.003, **EAI_AGAIN),
         "rcode_retry",
-        "confirmed",
+        "likely",
     ),
     ("musl asks again", musl(both(reply=0.002, rcode=2, resent=0.003), age=2.0), "rcode_retry", "confirmed"),
     ("musl ignores REFUSED and waits", musl(both(reply=0.002, rcode=5), age=1.0), "rcode_retry", "confirmed"),
