@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,9 @@ Examples:
 @click.option(
     "--max-calls", type=click.IntRange(1, 65536), default=11_264, hidden=True, help="Threads at once."
 )
+@click.option(
+    "--assume-kernel", "assumed_kernel", hidden=True, help="Do without what is newer than 5.10, say."
+)
 def command(
     *,
     pids: tuple[int, ...],
@@ -85,6 +89,7 @@ def command(
     ring_pages: int,
     max_lookups: int,
     max_calls: int,
+    assumed_kernel: str | None,
 ) -> None:
     """Trace running processes until Ctrl-C, --duration, or their end.
 
@@ -120,6 +125,7 @@ def command(
         record=record,
         children=children,
         dry_run=dry_run,
+        assumed_kernel=assumed_kernel,
     )
 
 
@@ -134,13 +140,14 @@ def trace(
     record: Path | None,
     children: bool,
     dry_run: bool,
+    assumed_kernel: str | None,
 ) -> None:
     """Everything after the options: targets first (exit code 4), then rights (3), then the session."""
-    from ebpfdns.observe.host import INITIAL_PIDNS_INODE, read_host  # noqa: PLC0415
+    from ebpfdns.observe.host import kernel_version, read_host  # noqa: PLC0415
     from ebpfdns.observe.kernel import Kernel  # noqa: PLC0415
     from ebpfdns.observe.recording import Recorder  # noqa: PLC0415
     from ebpfdns.observe.session import Session  # noqa: PLC0415
-    from ebpfdns.observe.sources import Variant  # noqa: PLC0415
+    from ebpfdns.observe.sources import fitting  # noqa: PLC0415
     from ebpfdns.observe.target import Target  # noqa: PLC0415
     from ebpfdns.observe.tracefs import ensure_tracefs  # noqa: PLC0415
     from ebpfdns.publish.output import Output  # noqa: PLC0415
@@ -151,16 +158,13 @@ def trace(
         for target in targets:
             stack.callback(target.close)
         host = read_host()
-        is_initial = host.pidns_inode in (None, INITIAL_PIDNS_INODE)
-        variant = Variant(
-            dns_ports=dns_ports,
-            sizes=sizes,
-            pid_namespace=None if is_initial else (host.pidns_device or 0, host.pidns_inode or 0),
-            filter_calls=children,
-            follow_children=children,
+        if assumed_kernel is not None:
+            host = replace(host, kernel=kernel_version(assumed_kernel))
+        variant = fitting(
+            host, dns_ports=dns_ports, sizes=sizes, filter_calls=children, follow_children=children
         )
         _unlimit_locked_memory()
-        kernel = stack.enter_context(Kernel(variant, ensure_tracefs(), host.kernel))
+        kernel = stack.enter_context(Kernel(variant, ensure_tracefs()))
         if dry_run:
             _dry_run(kernel, targets)
             return

@@ -12,6 +12,7 @@ import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -31,7 +32,6 @@ PID_BITS = 65_536
 PROG_INFO_BYTES, MAP_INFO_BYTES = 224, 80
 FRAMES_A_READ = 4096
 CLOSERS = 64
-LINKED_CALLS_SINCE = (6, 10)
 RIGHTS = "run it as root, or with CAP_SYS_ADMIN (a container: see docs/deployment.md)"
 
 
@@ -45,10 +45,8 @@ class Attached:
 class Kernel:
     """A context manager. Everything below may raise OSError or HostCannotTraceError only while attaching."""
 
-    def __init__(self, variant: sources.Variant, tracefs: Path, release: tuple[int, int]) -> None:
+    def __init__(self, variant: sources.Variant, tracefs: Path) -> None:
         self.variant = variant
-        #: one link for all functions of a library (6.6; until 6.10 it followed one thread only)
-        self._calls_by_link = release >= LINKED_CALLS_SINCE
         self._tracefs = tracefs
         self._fds: list[int] = []
         self._programs: dict[str, int] = {}
@@ -57,6 +55,9 @@ class Kernel:
         self._call_fds: dict[int, list[int]] = {}
         self.losses: list[str] = []
         self.has_wire = False
+        #: what the agent has ended itself, in addition to the kernel's own counts
+        self._added = [0] * len(boundary.Counter)
+        self._added_latency = [0] * (boundary.HISTOGRAM_BUCKETS + 1)
 
     def __enter__(self) -> Self:
         plan = programs.compiled(self.variant)
@@ -112,7 +113,7 @@ class Kernel:
     def _load(self, function: str) -> int:
         """Load one function, once; its descriptor."""
         if function not in self._programs:
-            kind, attach_type = probes.program_kind(function, by_link=self._calls_by_link)
+            kind, attach_type = probes.program_kind(function, by_link=self.variant.linked_calls)
             code = programs.relocated(self._plan, function, self._fds_of_maps)
             fd = bpf_calls.load_program(kind, attach_type, function, code, self._plan.licence)
             self._fds.append(fd)
@@ -121,7 +122,7 @@ class Kernel:
 
     def _load_needed(self) -> None:
         """What every target needs: the programs at library calls, which reach each other by tail calls."""
-        entries = (probes.ALL_CALLS_FUNCTION,) if self._calls_by_link else tuple(probes.CALLS.values())
+        entries = (probes.ALL_CALLS_FUNCTION,) if self.variant.linked_calls else tuple(probes.CALLS.values())
         try:
             for function in (probes.RARE_FUNCTION, probes.RETURN_FUNCTION, *entries):
                 self._load(function)
@@ -194,7 +195,7 @@ class Kernel:
             return []
         fds = self._call_fds.setdefault(bound_to, [])
         try:
-            if self._calls_by_link:
+            if self.variant.linked_calls:
                 fds += self._link_calls(library.path, wanted, max(bound_to, 0))
                 return []
             return self._probe_calls(library.path, wanted, alive_tid if bound_to >= 0 else -1, fds)
@@ -280,14 +281,18 @@ class Kernel:
         total = len(boundary.Counter)
         _, values, count = self._maps["counters"].items()
         if count != total:  # a kernel that cannot read a per-CPU map at once (before 5.13)
-            return [self._sum_per_cpu("counters", index, "=Q")[0] for index in range(total)]
-        cells = struct.unpack_from(f"={total * self._cpus}Q", values)
-        return [sum(cells[at : at + self._cpus]) for at in range(0, len(cells), self._cpus)]
+            sums = [self._sum_per_cpu("counters", index, "=Q")[0] for index in range(total)]
+        else:
+            cells = struct.unpack_from(f"={total * self._cpus}Q", values)
+            sums = [sum(cells[at : at + self._cpus]) for at in range(0, len(cells), self._cpus)]
+        return list(map(add, sums, self._added))
 
     def histograms(self) -> list[tuple[int, ...]]:
         """Rows of (sum_ns, count in each bucket), in the order of boundary.Latency."""
         code = f"={boundary.HISTOGRAM_BUCKETS + 1}Q"
-        return [self._sum_per_cpu("histogram", row, code) for row in range(boundary.LATENCIES)]
+        rows = [self._sum_per_cpu("histogram", row, code) for row in range(boundary.LATENCIES)]
+        rows[boundary.Latency.LOOKUP] = tuple(map(add, rows[boundary.Latency.LOOKUP], self._added_latency))
+        return rows
 
     def _sum_per_cpu(self, name: str, index: int, code: str) -> tuple[int, ...]:
         raw = self._maps[name].get(U32.pack(index)) or b""
@@ -337,6 +342,24 @@ class Kernel:
         """Forget a wire lookup that nothing will end; whether it was still there."""
         return self._maps["lookups"].remove(U64.pack(key))
 
+    def closed_sockets(self) -> dict[int, int]:
+        """Sockets closed with more lookups open than they remember, and when (monotonic)."""
+        keys, values, count = self._maps["closed_sockets"].items()
+        return dict(zip(_words(keys, count), _words(values, count), strict=True))
+
+    def forget_closed_socket(self, socket: int) -> None:
+        """Its lookups are ended."""
+        self._maps["closed_sockets"].remove(U64.pack(socket))
+
+    def count_end(self, counter: boundary.Counter, took_ns: int | None, unanswered: int) -> None:
+        """Count a lookup that was dropped, as the programs would have done."""
+        self._added[counter] += 1
+        self._added[boundary.Counter.QUERIES_UNANSWERED] += unanswered
+        if took_ns is not None:
+            bucket = min((took_ns >> boundary.HISTOGRAM_SHIFT).bit_length(), boundary.HISTOGRAM_BUCKETS - 1)
+            self._added_latency[0] += took_ns
+            self._added_latency[1 + bucket] += 1
+
     def drop_connect(self, key: int) -> bool:
         """Forget a connect whose end was not told; whether it was still there."""
         self._maps["connect_tokens"].remove(U64.pack(key))
@@ -379,6 +402,10 @@ class Kernel:
             with contextlib.suppress(OSError):
                 total += struct.unpack_from("=Q", bpf_calls.read_info(fd, PROG_INFO_BYTES), 208)[0]
         return total
+
+
+def _words(raw: memoryview, count: int) -> tuple[int, ...]:
+    return struct.unpack_from(f"={count}Q", raw)
 
 
 def _canonical(name: str) -> str:

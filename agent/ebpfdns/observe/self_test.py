@@ -12,9 +12,9 @@ import socket
 import time
 
 from ebpfdns.model.boundary import Counter
-from ebpfdns.observe.host import INITIAL_PIDNS_INODE, read_host
+from ebpfdns.observe.host import read_host
 from ebpfdns.observe.kernel import Kernel
-from ebpfdns.observe.sources import Variant
+from ebpfdns.observe.sources import fitting
 from ebpfdns.observe.target import Target
 from ebpfdns.observe.tracefs import ensure_tracefs
 
@@ -23,11 +23,8 @@ Row = tuple[str, str, str]  # name, ok | degraded | missing, detail
 
 def self_test() -> list[Row]:
     """Rows for the doctor. HostCannotTraceError when nothing can be attached at all."""
-    host = read_host()
-    is_initial = host.pidns_inode in (None, INITIAL_PIDNS_INODE)
-    variant = Variant(pid_namespace=None if is_initial else (host.pidns_device or 0, host.pidns_inode or 0))
     started_ns = time.monotonic_ns()
-    with Kernel(variant, ensure_tracefs(), host.kernel) as kernel:
+    with Kernel(fitting(read_host()), ensure_tracefs()) as kernel:
         target = Target(os.getpid())
         try:
             kernel.set_options(1, publish_all=True)
@@ -52,4 +49,3 @@ def self_test() -> list[Row]:
     rows.append(("DNS packets", "degraded", lost[0]) if lost else ("DNS packets", "ok", "seen by cgroup"))
     rows += [("probe", "degraded", loss) for loss in kernel.losses]
     return rows
-

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ebpfdns.observe.host import INITIAL_PIDNS_INODE
+
+if TYPE_CHECKING:
+    from ebpfdns.observe.host import Host
 
 #: Concatenated, because BCC rewrites map operations in the main text only; each needs those above it.
 FILES = ("maps", "targets", "lookups", "connects", "wire", "waits", "lifetimes")
+
+CURRENT_IN_PACKETS_SINCE = LINKED_CALLS_SINCE = (6, 10)
 
 PACKAGE = Path(__file__).resolve().parents[1]
 #: In an installed wheel bpf/ is package data; in a checkout it lies at the top.
@@ -24,7 +32,7 @@ class Sizes:
     ring_pages: int = 256  # a power of two
     calls: int = 11_264
     lookups: int = 4_352
-    questions: int = 12_288
+    questions: int = 10_240
     sockets: int = 7_680
     connects: int = 2_048
     waits: int = 11_264
@@ -43,6 +51,19 @@ class Variant:
     follow_children: bool = False
     #: the kernel lets packet programs ask who is running (6.10)
     current_in_packets: bool = True
+    #: one link for all functions of a library (6.6; until 6.10 it followed one thread only)
+    linked_calls: bool = True
+
+
+def fitting(host: Host, **choices: Any) -> Variant:  # noqa: ANN401 - fields of Variant
+    """The variant for this host; `choices` are the fields that a user decides."""
+    is_initial = host.pidns_inode in (None, INITIAL_PIDNS_INODE)
+    return Variant(
+        pid_namespace=None if is_initial else (host.pidns_device or 0, host.pidns_inode or 0),
+        current_in_packets=host.kernel >= CURRENT_IN_PACKETS_SINCE,
+        linked_calls=host.kernel >= LINKED_CALLS_SINCE,
+        **choices,
+    )
 
 
 def directory() -> Path:
