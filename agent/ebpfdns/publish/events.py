@@ -30,9 +30,14 @@ def base(kind: str, wall_ns: int, host: str, message: str) -> Event:
         "v": 1,
         "ts": rfc3339(wall_ns),
         "event": kind,
-        "message": printable_text(message),
+        "message": shown(message),
         "host": {"name": host},
     }
+
+
+def shown(text: str) -> str:
+    """Text whose parts were escaped one by one stays as it is; what could harm a terminal does not."""
+    return text if text.isprintable() else printable_text(text)
 
 
 def name_text(lookup: Lookup) -> str | None:
@@ -231,16 +236,13 @@ def cause_event(cause: Cause) -> Event:
     return {
         "id": cause.id,
         "confidence": cause.confidence,
-        "summary": printable_text(cause.summary),
+        "summary": shown(cause.summary),
         "evidence": [
-            {"fact": one.fact, "text": printable_text(one.text)}
-            | {
-                key: printable_text(value) if isinstance(value, str) else value
-                for key, value in one.numbers.items()
-            }
+            {"fact": one.fact, "text": shown(one.text)}
+            | {key: shown(value) if isinstance(value, str) else value for key, value in one.numbers.items()}
             for one in cause.evidence
         ],
-        "remedy": printable_text(cause.remedy),
+        "remedy": shown(cause.remedy),
     }
 
 
