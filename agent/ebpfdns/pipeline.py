@@ -24,12 +24,14 @@ from ebpfdns.publish import events
 from ebpfdns.publish.lines import printable, rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ebpfdns.correlate import items
     from ebpfdns.publish.events import Event
 
 Thing = TypeVar("Thing", Lookup, Connect)
+Raw = TypeVar("Raw")
+Fact = TypeVar("Fact")
 
 #: Lookup ids that a later connect may refer to.
 REMEMBERED_IDS = 4096
@@ -45,7 +47,6 @@ class Pipeline:
         self._targets: dict[int, items.Attached] = {}
         self._last: dict[Name, tuple[Lookup | Connect, Cause | None]] = {}
         self._ids: OrderedDict[tuple[int, int], str] = OrderedDict()
-        self._expired = {"lookups": 0, "connects": 0}
         self._lost_lines: dict[str, int] = {}
         self.execed: list[int] = []  # pids whose program changed: the owner of the loop takes them
         self.forked: list[int] = []
@@ -105,13 +106,7 @@ class Pipeline:
 
     def _on_frames(self, item: items.Frames) -> list[Event]:
         lines: list[Event] = []
-        for raw in item.frames:
-            try:
-                fact = decode.frame(raw)
-            except decode.DecodeError:
-                self._losses.add(item.now_ns, "frame_bad", 1)
-                lines += self._lost_events(item, {"frame_bad": 1})
-                continue
+        for fact in self._facts(item, decode.frame, item.frames, lines):
             if isinstance(fact, Lookup):
                 lines += self._lookup_ends(item, self._redacted(fact))
             elif isinstance(fact, Connect):
@@ -120,30 +115,35 @@ class Pipeline:
                 self._process_changes(fact)
         return lines
 
+    def _facts(
+        self, item: items.Item, decoder: Callable[[Raw], Fact], raws: list[Raw], lines: list[Event]
+    ) -> Iterator[Fact]:
+        """What the bytes say; bytes that say nothing are a loss, told in `lines`."""
+        for raw in raws:
+            try:
+                yield decoder(raw)
+            except decode.DecodeError:
+                self._losses.add(item.now_ns, "frame_bad", 1)
+                lines += self._lost_events(item, {"frame_bad": 1})
+
     def _process_changes(self, fact: ProcessEvent) -> None:
         (self.execed if fact.change == "execed" else self.forked).append(fact.pid)
 
     def _on_scan(self, item: items.Scan) -> list[Event]:
         lines: list[Event] = []
-        for raw in item.lookups:
-            lines += self._lookup_is_open(item, self._redacted(decode.lookup(raw)))
-        for call in item.calls:
-            lines += self._lookup_is_open(item, self._redacted(_lookup_of_call(call)))
-        for raw in item.connects:
-            lines += self._connect_is_open(item, self._redacted(decode.connect(raw)))
-        for raw in item.expired_lookups:
-            self._expired["lookups"] += 1
-            lost = replace(self._redacted(decode.lookup(raw)), status="abandoned", end_ns=item.now_ns)
+        for lookup in self._facts(item, decode.lookup, item.lookups, lines):
+            lines += self._lookup_is_open(item, self._redacted(lookup))
+        for lookup in self._facts(item, _lookup_of_call, item.calls, lines):
+            lines += self._lookup_is_open(item, self._redacted(lookup))
+        for connect in self._facts(item, decode.connect, item.connects, lines):
+            lines += self._connect_is_open(item, self._redacted(connect))
+        for lookup in self._facts(item, decode.lookup, item.expired_lookups, lines):
+            lost = replace(self._redacted(lookup), status="abandoned", end_ns=item.now_ns)
             lines += self._lookup_ends(item, lost)
-        for raw in item.expired_connects:
-            self._expired["connects"] += 1
-            lines += self._connect_ends(
-                item, replace(self._redacted(decode.connect(raw)), status="abandoned")
-            )
-        for kind, key, start_ns in item.vanished:
-            name: Name = (kind, key, start_ns)
-            if self._tracker.vanishes(name):
-                lines += self._end_is_lost(item, name)
+        for connect in self._facts(item, decode.connect, item.expired_connects, lines):
+            lines += self._connect_ends(item, replace(self._redacted(connect), status="abandoned"))
+        for name in [] if item.vanished is None else self._tracker.vanish(item.vanished):
+            lines += self._end_is_lost(item, name)
         return lines
 
     def _on_lost(self, item: items.Lost) -> list[Event]:
@@ -326,12 +326,11 @@ class Pipeline:
 
     def _stats_event(self, item: items.Stats) -> Event:
         counts = item.counters
-        expired = self._expired["lookups"]
         lookups = {
             "started": counts[Counter.LOOKUPS_STARTED],
             "ok": counts[Counter.LOOKUPS_OK],
             "failed": counts[Counter.LOOKUPS_FAILED],
-            "abandoned": counts[Counter.LOOKUPS_ABANDONED] + expired,
+            "abandoned": counts[Counter.LOOKUPS_ABANDONED],
             "stuck": self._tracker.stuck["lookup"],
         }
         lookups["in_flight"] = max(
@@ -341,7 +340,7 @@ class Pipeline:
             "started": counts[Counter.CONNECTS_STARTED],
             "ok": counts[Counter.CONNECTS_OK],
             "failed": counts[Counter.CONNECTS_FAILED],
-            "abandoned": counts[Counter.CONNECTS_ABANDONED] + self._expired["connects"],
+            "abandoned": counts[Counter.CONNECTS_ABANDONED],
             "stuck": self._tracker.stuck["connect"],
         }
         ended = connects["ok"] + connects["failed"] + connects["abandoned"]
@@ -440,18 +439,4 @@ def _end_message(lookup: Lookup, cause: Cause | None) -> str:
 
 
 def _lookup_of_call(call: items.OpenCall) -> Lookup:
-    """A call that has asked nobody, as a lookup in flight."""
-    seen = boundary.CALL.unpack(call.call)
-    is_address = bool(seen.name_size)
-    return Lookup(
-        key=call.key,
-        start_ns=seen.start_ns,
-        pid=seen.pid,
-        tid=seen.tid,
-        host_pid=call.key >> 32,
-        api=decode.APIS[boundary.Api(seen.api)],
-        status="in_flight",
-        name=None if is_address else call.name,
-        comm=call.thread_name or b"",
-        nested_calls=seen.nested_calls,
-    )
+    return decode.open_call(call.key, call.call, call.name, call.thread_name)

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ebpfdns.model import boundary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ebpfdns.correlate.tracker import Name
+
+Made = TypeVar("Made")
 
 #: Loss stages, by the names that people meet in `lost` lines, with what helps against each.
 Losses = dict[str, int]
+#: One number for each `Counter`; one row for each latency: the sum in ns, then the buckets.
+Counters = list[int]
+Histograms = list[list[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +93,7 @@ class Scan(Item):
     waits: dict[str, bytes] = field(default_factory=dict)  # tid → struct wait
     threads: dict[str, dict[str, Any]] = field(default_factory=dict)  # tid → snapshot
     resolv_confs: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → /etc/resolv.conf
-    vanished: list[Name] = field(default_factory=list)
+    vanished: list[Name] | None = None  # of those told of as open; None: not looked for
     expired_lookups: list[bytes] = field(default_factory=list)  # nothing will end them, and they are dropped
     expired_connects: list[bytes] = field(default_factory=list)
 
@@ -100,13 +109,54 @@ class Lost(Item):
 class Stats(Item):
     """Time for a stats line."""
 
-    counters: list[int]
-    histograms: list[list[int]]
+    counters: Counters
+    histograms: Histograms
     agent: dict[str, Any]
 
 
 ITEMS: dict[str, type[Item]] = {
     kind.__name__.lower(): kind for kind in (Started, Attached, Gone, Frames, Scan, Lost, Stats)
+}
+
+
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: type(value) in kinds  # a bool is no int
+
+
+def _list(check: Callable[[Any], bool], size: int | None = None) -> Callable[[Any], bool]:
+    return lambda value: type(value) is list and size in (None, len(value)) and all(map(check, value))
+
+
+def _dict(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: type(value) is dict and all(map(check, value.values()))
+
+
+def _is_name(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    return [type(part) for part in value] == [str, int, int] and value[0] in {"lookup", "connect"}
+
+
+def _is_name_list(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    return value is None or all(map(_is_name, value))
+
+
+_ROW = _list(_is(int), 1 + boundary.HISTOGRAM_BUCKETS)
+#: what a field may hold, by its annotation
+CHECKS: dict[str, Callable[[Any], bool]] = {
+    "int": _is(int),
+    "bool": _is(bool),
+    "str": _is(str),
+    "str | None": _is(str, type(None)),
+    "bytes": _is(bytes),
+    "bytes | None": _is(bytes, type(None)),
+    "dict[str, Any]": _is(dict),
+    "dict[str, bytes]": _dict(_is(bytes)),
+    "dict[str, dict[str, Any]]": _dict(_is(dict)),
+    "list[bytes]": _list(_is(bytes)),
+    "list[OpenCall]": _list(_is(OpenCall)),
+    "list[Name] | None": _is_name_list,
+    "Losses": _dict(_is(int)),
+    "Counters": _list(_is(int), len(boundary.Counter)),
+    "Histograms": _list(_ROW, boundary.LATENCIES),
 }
 
 
@@ -117,20 +167,34 @@ def to_json(item: Item) -> dict[str, Any]:
     }
 
 
-def from_json(values: dict[str, Any]) -> Item:
+def from_json(values: object) -> Item:
     """The item again. ValueError when these are no values of an item."""
-    values = dict(values)
-    kind = ITEMS.get(values.pop("item", ""))
-    if kind is None:
+    kind = ITEMS.get(str(values.get("item"))) if isinstance(values, dict) else None
+    if not isinstance(values, dict) or kind is None:
         raise ValueError("no such item")
-    decoded = {name: _decoded(value) for name, value in values.items()}
+    decoded = {name: _decoded(value) for name, value in values.items() if name != "item"}
     if kind is Scan:
-        decoded["calls"] = [OpenCall(**call) for call in decoded["calls"]]
-        decoded["vanished"] = [(entry[0], entry[1], entry[2]) for entry in decoded["vanished"]]
-    try:
-        return kind(**decoded)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
+        decoded["calls"] = _each(decoded.get("calls"), lambda call: _made(OpenCall, call))
+        if decoded.get("vanished") is not None:
+            decoded["vanished"] = _each(decoded["vanished"], tuple)
+    return _made(kind, decoded)
+
+
+def _each(values: Any, convert: Callable[[Any], Any]) -> list[Any]:  # noqa: ANN401 - any JSON value
+    if not isinstance(values, list) or not all(isinstance(value, (dict, list)) for value in values):
+        raise ValueError("no list of entries")
+    return [convert(value) for value in values]
+
+
+def _made(kind: type[Made], values: dict[str, Any]) -> Made:
+    """A dataclass from its fields: all there, none more, each of its type."""
+    expected = {entry.name: CHECKS[str(entry.type)] for entry in fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(values, dict) or values.keys() != expected.keys():
+        raise ValueError(f"not the fields of {kind.__name__}")
+    for name, check in expected.items():
+        if not check(values[name]):
+            raise ValueError(f"{kind.__name__}.{name} is of another type")
+    return kind(**values)
 
 
 def _encoded(value: Any) -> Any:  # noqa: ANN401 - any JSON value, and bytes
@@ -148,7 +212,7 @@ def _encoded(value: Any) -> Any:  # noqa: ANN401 - any JSON value, and bytes
 def _decoded(value: Any) -> Any:  # noqa: ANN401 - as above
     if isinstance(value, dict):
         if set(value) == {"b64"}:
-            return base64.b64decode(value["b64"])
+            return base64.b64decode(str(value["b64"]), validate=True)
         return {name: _decoded(entry) for name, entry in value.items()}
     if isinstance(value, list):
         return [_decoded(entry) for entry in value]

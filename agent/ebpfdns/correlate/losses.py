@@ -56,7 +56,7 @@ class LossBook:
 
     def __init__(self) -> None:
         self.totals: dict[str, int] = {}
-        self._history: list[tuple[int, str, int]] = []  # (now_ns, stage, by how much)
+        self._history: list[tuple[int, str, int]] = []  # of those that hide: (now_ns, stage, by how much)
 
     def update(self, now_ns: int, totals: dict[str, int]) -> dict[str, int]:
         """Take new totals; what has been added since the last ones."""
@@ -66,7 +66,8 @@ class LossBook:
             if by > 0:
                 added[stage] = by
                 self.totals[stage] = total
-                self._history.append((now_ns, stage, by))
+                if stage in HIDING:
+                    self._history.append((now_ns, stage, by))
         del self._history[:-REMEMBERED]
         return added
 
@@ -78,6 +79,6 @@ class LossBook:
         """Losses after `since_ns` that may hide something from a rule."""
         found: dict[str, int] = {}
         for at_ns, stage, by in self._history:
-            if at_ns >= since_ns and stage in HIDING:
+            if at_ns >= since_ns:
                 found[stage] = found.get(stage, 0) + by
         return found

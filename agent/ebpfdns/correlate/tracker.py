@@ -22,7 +22,8 @@ from typing import Literal
 Kind = Literal["lookup", "connect"]
 Name = tuple[Kind, int, int]
 
-#: Ended things that are remembered, so that a late sighting of one does not open it again.
+#: Ended things that are remembered, so that a late sighting of one does not open it again: so many of those
+#: that were old enough to be seen open, and of the others.
 REMEMBERED = 8192
 STRIKES = 2
 
@@ -48,12 +49,13 @@ class Tracker:
         self._tracked: dict[Name, Tracked] = {}
         self._numbers: Counter[int] = Counter()
         self._ended: OrderedDict[Name, None] = OrderedDict()
+        self._ended_young: OrderedDict[Name, None] = OrderedDict()
         self.stuck: Counter[Kind] = Counter()
         self.ended_twice = 0
 
     def is_due(self, name: Name, now_ns: int) -> bool:
         """Whether an open thing should be told of now."""
-        if name in self._ended:
+        if self._has_ended(name):
             return False
         tracked = self._tracked.get(name)
         threshold_ns = tracked.next_age_ns if tracked else self._stuck_after_ns
@@ -83,22 +85,29 @@ class Tracker:
 
     def ends(self, name: Name, pid: int, now_ns: int, wall_ns: int) -> Tracked | None:
         """A thing has ended: what is known of it; None when its end was told before."""
-        if name in self._ended:
+        if self._has_ended(name):
             self.ended_twice += 1
             return None
-        self._ended[name] = None
-        if len(self._ended) > REMEMBERED:
-            self._ended.popitem(last=False)
+        # Healthy ones come by the thousand; they must not push out those that a scan may have seen.
+        remembered = self._ended if now_ns - name[2] >= self._stuck_after_ns else self._ended_young
+        remembered[name] = None
+        if len(remembered) > REMEMBERED:
+            remembered.popitem(last=False)
         tracked = self._tracked.pop(name, None)
         return tracked or Tracked(self.new_id(name[0], pid), name, pid, wall_ns - (now_ns - name[2]))
 
-    def vanishes(self, name: Name) -> bool:
-        """A tracked thing is not open any more, and its end was not told; True when that is certain now."""
-        tracked = self._tracked.get(name)
-        if tracked is None:
-            return False
-        tracked.strikes += 1
-        return tracked.strikes >= STRIKES
+    def vanish(self, names: list[Name]) -> list[Name]:
+        """Of all that is tracked these are not open any more, and no end was told: those that is certain of.
+
+        Only in a row: a look at a map that changes meanwhile may miss an entry once.
+        """
+        gone = set(names)
+        for name, tracked in self._tracked.items():
+            tracked.strikes = tracked.strikes + 1 if name in gone else 0
+        return [name for name in names if name in self._tracked and self._tracked[name].strikes >= STRIKES]
+
+    def _has_ended(self, name: Name) -> bool:
+        return name in self._ended or name in self._ended_young
 
     def open_names(self) -> list[Name]:
         """What was told of and has not ended."""

@@ -97,6 +97,23 @@ def lookup(raw: bytes | memoryview) -> Lookup:
     )
 
 
+def open_call(key: int, raw: bytes, name: bytes | None, thread_name: bytes | None) -> Lookup:
+    """A struct call: a lookup in flight that has asked nobody yet. Its name was read from memory."""
+    seen = _unpack(boundary.CALL, raw)
+    return Lookup(
+        key=key,
+        start_ns=seen.start_ns,
+        pid=seen.pid,
+        tid=seen.tid,
+        host_pid=key >> 32,
+        api=_word(APIS, seen.api, "api"),
+        status="in_flight",
+        name=None if seen.name_size else name,  # a reverse lookup has none
+        comm=thread_name or b"",
+        nested_calls=seen.nested_calls,
+    )
+
+
 def connect(raw: bytes | memoryview) -> Connect:
     """A struct connect."""
     seen = _unpack(boundary.CONNECT, raw)

@@ -7,8 +7,9 @@ A recording holds names and addresses as they were seen. Cut off anywhere, it re
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
@@ -31,30 +32,43 @@ class Recorder:
         except OSError as error:
             raise EbpfdnsError(f"cannot write the recording {path}: {error.strerror}") from error
         self._file = os.fdopen(fd, "wb", buffering=0)
-        self._is_broken = False
         self.lost = 0
-        self._write(orjson.dumps({"file": MAGIC, "format": FORMAT}))
+        self._is_broken = not self._write({"file": MAGIC, "format": FORMAT})
 
     def record(self, item: items.Item) -> None:
         """Append one item."""
-        if self._is_broken:
+        if self._is_broken or not self._write(items.to_json(item)):
+            self._is_broken = True
             self.lost += 1
-            return
-        self._write(orjson.dumps(items.to_json(item)))
 
     def close(self) -> None:
         """Close the file."""
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def _write(self, text: bytes) -> None:
-        rest = memoryview(text + b"\n")
+    def _write(self, values: dict[str, Any]) -> bool:
+        """Append a line; False when not all of it went."""
+        rest = memoryview(_line(values))
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError:
-            self._is_broken = True
-            self.lost += 1
+            return False
+        return True
+
+
+def _line(values: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:  # half a surrogate pair: a byte of a path that is no UTF-8
+        return json.dumps(values).encode() + b"\n"
+
+
+def _values(line: bytes) -> object:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line)
 
 
 def read_items(path: Path) -> Iterator[items.Item]:
@@ -69,7 +83,7 @@ def read_items(path: Path) -> Iterator[items.Item]:
             if not line.endswith(b"\n"):
                 return  # cut off in the middle of a line
             try:
-                yield items.from_json(orjson.loads(line))
+                yield items.from_json(_values(line))
             except ValueError as error:
                 raise EbpfdnsError(
                     f"{path} is damaged: {error}", remedy="record it again with --record"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns.correlate import items
 from ebpfdns.model import boundary
-from ebpfdns.observe import memory, resolv_conf, snapshot
+from ebpfdns.model.boundary import Counter
+from ebpfdns.observe import leftovers, memory, resolv_conf, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ class Scanner:
         self._kernel = kernel
         self._pipeline = pipeline
         self._alive_tid = alive_tid
+        self._had_gone = False
 
     def scan(self, now_ns: int, wall_ns: int, stuck_after_ns: int) -> Iterator[items.Scan]:
         """Scans to feed, in portions; none when nothing is due. Feed frames before `vanished`."""
@@ -60,6 +62,7 @@ class Scanner:
         for raw, key, start_ns, _, pid, tid in lookups:
             if key & WIRE_BIT and self._is_given_up(raw, now_ns):
                 if self._kernel.drop_lookup(key):
+                    self._kernel.count_end(Counter.LOOKUPS_ABANDONED, unanswered=leftovers.unanswered(raw))
                     expired.append(raw)
             elif self._pipeline.is_due("lookup", key, start_ns, now_ns):
                 due.append(("lookups", (raw, key, pid, tid)))
@@ -88,6 +91,7 @@ class Scanner:
         for raw, key, start_ns, end_ns, pid, tid in connects:
             if end_ns and now_ns - end_ns > CONNECT_END_GRACE_NS:
                 if self._kernel.drop_connect(key):
+                    self._kernel.count_end(Counter.CONNECTS_ABANDONED)
                     expired.append(raw)
             elif not end_ns and self._pipeline.is_due("connect", key, start_ns, now_ns):
                 due.append(("connects", (raw, key, pid, tid)))
@@ -96,7 +100,9 @@ class Scanner:
     def vanished(self, now_ns: int, wall_ns: int) -> items.Scan | None:
         """What was told of as open, is not open any more, and whose end no frame has told (all are fed)."""
         gone = [name for name in self._pipeline.told_open() if name not in self.open_names]
-        return items.Scan(now_ns=now_ns, wall_ns=wall_ns, vanished=gone) if gone else None
+        is_news = gone or self._had_gone  # that one of them is back is news too
+        self._had_gone = bool(gone)
+        return items.Scan(now_ns=now_ns, wall_ns=wall_ns, vanished=gone) if is_news else None
 
     def _portion(self, now_ns: int, wall_ns: int, due: list[_Due], *, with_snapshots: bool) -> items.Scan:
         by_pid: dict[int, set[int]] = defaultdict(set)

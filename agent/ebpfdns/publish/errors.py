@@ -6,7 +6,6 @@ Owns: the tables of netdb.h and errno. Must not know: who failed.
 from __future__ import annotations
 
 import errno
-import os
 
 #: getaddrinfo, getnameinfo (glibc and musl agree on these numbers)
 EAI = {
@@ -47,12 +46,10 @@ def lookup_error(api: str, code: int | None) -> dict[str, object]:
 
 
 def errno_name(code: int) -> str:
-    """ECONNREFUSED, …; ERRNO_123 for one without a name."""
-    return errno.errorcode.get(code, f"ERRNO_{code}")
+    """ECONNREFUSED, …; ERRNO123 for one without a name."""
+    return errno.errorcode.get(code, f"ERRNO{code}")
 
 
 def connect_error(code: int | None) -> dict[str, object]:
     """`error` of a failed connect."""
-    if code is None:
-        return {"type": "UNKNOWN", "code": None, "message": "the kernel did not tell why"}
-    return {"type": errno_name(code), "code": code, "message": os.strerror(code).lower()}
+    return {"type": "EUNKNOWN" if code is None else errno_name(code)}

@@ -161,7 +161,7 @@ def waiting_on(thread: dict[str, Any] | None, wait: Wait | None, now_ns: int) ->
     sockets = (thread or {}).get("sockets") or []
     return {
         "syscall": syscall,
-        "since_ms": None if since_ns is None else milliseconds(now_ns - since_ns),
+        "since_ms": None if since_ns is None else milliseconds(max(now_ns - since_ns, 0)),
         "socket": _waited_socket(sockets[0]) if len(sockets) == 1 else None,
     }
 
@@ -201,7 +201,7 @@ def connect_event(
     else:
         found["duration_ms"] = milliseconds((connect.end_ns or now_ns) - connect.start_ns)
         if connect.status == "failed":
-            found["error"] = {"type": errors.errno_name(connect.error or 0)}
+            found["error"] = errors.connect_error(connect.error)
     has_lookup = connect.lookup_name is not None and lookup_id is not None
     found["lookup"] = {"id": lookup_id, "name": printable(connect.lookup_name or b"")} if has_lookup else None
     has_tcp = connect.transport == "tcp" and connect.tcp_state is not None
