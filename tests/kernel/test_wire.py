@@ -72,7 +72,7 @@ class Traced:
 
 
 def combined(*parts: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Each of the first with each of the second …"""
+    """Each of the first with each of the second, and so on."""
     made: list[tuple[str, ...]] = [()]
     for part in parts:
         made = [(*before, *after) for before in made for after in part]
@@ -163,7 +163,7 @@ def test_a_batch_of_questions_is_one_lookup_with_all_of_them(sandbox: Sandbox, b
 
 
 def test_a_reply_with_another_id_answers_nothing(sandbox: Sandbox, binary: Path) -> None:
-    """Flipped transaction ids and replies from an address that was not asked leave the question unanswered."""
+    """A flipped transaction id, or a reply from an address not asked, leaves the question unanswered."""
     for spoilt in ({"flip_id": True}, {"source": topology.SERVER_2}):
         with serving({**GOOD_ANSWER, **spoilt}).setup(sandbox, log=False):
             words = ("--count", 5, "--timeout-ms", IMPATIENT_MS, "--unique")

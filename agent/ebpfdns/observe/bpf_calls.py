@@ -147,6 +147,7 @@ class Map:
         self._value = ctypes.create_string_buffer(max(value_bytes, 1))
         key_at, value_at = ctypes.addressof(self._key), ctypes.addressof(self._value)
         self._element = ctypes.create_string_buffer(struct.pack("=IIQQQ", fd, 0, key_at, value_at, ANY), 32)
+        self._key_only = ctypes.create_string_buffer(struct.pack("=IIQ", fd, 0, key_at), 16)
         self._batch: tuple[bytearray, bytearray] | None = None
 
     def get(self, key: bytes) -> bytes | None:
@@ -163,8 +164,11 @@ class Map:
 
     def remove(self, key: bytes) -> bool:
         """Remove `key`; whether it was there."""
-        self._key.raw = key
-        return _bpf_in_place(MAP_DELETE, self._element) >= 0
+        self._key.raw = key  # MAP_DELETE is refused when anything stands behind the key
+        result = _bpf_in_place(MAP_DELETE, self._key_only)
+        if result not in (0, -errno.ENOENT):
+            raise OSError(-result, os.strerror(-result))
+        return result == 0
 
     def items(self) -> tuple[memoryview, memoryview, int]:
         """All keys, all values, and how many: (keys, values, count), valid until the next call.

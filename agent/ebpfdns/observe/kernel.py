@@ -351,8 +351,8 @@ class Kernel:
         """Its lookups are ended."""
         self._maps["closed_sockets"].remove(U64.pack(socket))
 
-    def count_end(self, counter: boundary.Counter, took_ns: int | None, unanswered: int) -> None:
-        """Count a lookup that was dropped, as the programs would have done."""
+    def count_end(self, counter: boundary.Counter, took_ns: int | None = None, unanswered: int = 0) -> None:
+        """Count what was dropped as ended, as the programs would have done."""
         self._added[counter] += 1
         self._added[boundary.Counter.QUERIES_UNANSWERED] += unanswered
         if took_ns is not None:

@@ -25,6 +25,7 @@ from ebpfdns.correlate import items
 from ebpfdns.correlate.losses import KERNEL_STAGES
 from ebpfdns.errors import EbpfdnsError, NoSuchTargetError
 from ebpfdns.model.boundary import Counter
+from ebpfdns.observe import leftovers
 from ebpfdns.observe.scanner import Scanner
 from ebpfdns.observe.target import Target
 from ebpfdns.pipeline import Pipeline
@@ -172,6 +173,7 @@ class Session:
     def _end(self) -> None:
         """The last frames, a `target` line each, the last `stats`, and everything on its way out."""
         self._read_frames()
+        self._end_leftovers()
         for pid in list(self._targets):
             self._release(pid, "exited" if self._targets[pid].has_exited() else "detached")
         self._losses()
@@ -194,6 +196,7 @@ class Session:
             is_open = self._is_anything_open() or now_ns >= plan.full_scan_ns
             if is_open:
                 plan.full_scan_ns = now_ns + FULL_SCAN_NS
+                self._end_leftovers()
                 self._scan(plan)
             plan.scan_ns = time.monotonic_ns() + (OPEN_NS if is_open else IDLE_NS)
         self._read_frames()
@@ -226,6 +229,11 @@ class Session:
 
     def _read_frames(self) -> None:
         while frames := self._kernel.read_frames():
+            self._feed(items.Frames(**self._now(), frames=frames))
+
+    def _end_leftovers(self) -> None:
+        """What the kernel's programs could not end themselves."""
+        if frames := leftovers.end_lookups_of_closed_sockets(self._kernel):
             self._feed(items.Frames(**self._now(), frames=frames))
 
     def _follow_processes(self, plan: _Plan) -> None:
@@ -274,6 +282,7 @@ class Session:
 
     def _close_open_things(self) -> None:
         """What a process left open when it went has ended: twice not seen is certain."""
+        self._end_leftovers()
         for _ in range(2):
             now = self._now()
             for scan in self._scanner.scan(now["now_ns"], now["wall_ns"], self._options.stuck_after_ns):

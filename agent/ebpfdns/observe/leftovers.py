@@ -1,0 +1,58 @@
+"""Ends what the programs in the kernel cannot end themselves: lookups beyond those that a socket remembers.
+
+Owns: finding them when their socket was closed, and removing questions that no lookup waits for any more.
+Must not know: lines, causes. What it ends looks like a frame of the kernel's own, and is counted like one.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from ebpfdns.model import boundary
+from ebpfdns.model.boundary import Api, Counter, LookupFlag, QueryFlag, Status
+
+if TYPE_CHECKING:
+    from ebpfdns.observe.kernel import Kernel
+
+ANY_AGE_NS = (1 << 64) - 1
+_OFFSETS = {field: at for field, at, _ in boundary.LOOKUP.offsets()}
+_DONE = QueryFlag.ANSWERED | QueryFlag.NO_MESSAGE
+
+
+def end_lookups_of_closed_sockets(kernel: Kernel) -> list[bytes]:
+    """Frames of the wire lookups whose socket was closed, each with the time of that."""
+    closed = kernel.closed_sockets()
+    if not closed:
+        return []
+    frames = []
+    for raw in kernel.open_lookups(ANY_AGE_NS):
+        head = boundary.LOOKUP.unpack(raw)
+        if head.api != Api.WIRE or not head.query_count:
+            continue
+        closed_ns = closed.get(boundary.QUERY.unpack(raw, boundary.LOOKUP.size).socket, 0)
+        if head.start_ns < closed_ns and kernel.drop_lookup(head.key):
+            kernel.count_end(Counter.LOOKUPS_FAILED, closed_ns - head.start_ns, unanswered(raw))
+            frames.append(_ended(raw, head.flags, head.query_count, closed_ns))
+    for socket in closed:
+        kernel.forget_closed_socket(socket)
+    return frames
+
+
+def unanswered(raw: bytes) -> int:
+    """Questions of a struct lookup that left and were not answered."""
+    head = boundary.LOOKUP.unpack(raw)
+    waiting: int = (head.more_queries - head.more_answered) % (1 << 16)
+    for number in range(min(head.query_count, boundary.MAX_QUERIES)):
+        query = boundary.QUERY.unpack(raw, boundary.LOOKUP.size + number * boundary.QUERY.size)
+        waiting += not query.flags & _DONE
+    return waiting
+
+
+def _ended(raw: bytes, flags: int, query_count: int, end_ns: int) -> bytes:
+    """The record as the kernel would have sent it: failed, and only as long as it has queries."""
+    ended = bytearray(raw[: boundary.LOOKUP.size + query_count * boundary.QUERY.size])
+    struct.pack_into("=Q", ended, _OFFSETS["end_ns"], end_ns)
+    struct.pack_into("=I", ended, _OFFSETS["flags"], flags | LookupFlag.SOCKET_CLOSED)
+    ended[_OFFSETS["status"]] = Status.FAILED
+    return bytes(ended)
