@@ -4,7 +4,7 @@ Owns: the rounds, in which every tracer has its turn, and the ratios within one 
 Must not know: how a tracer is started (`tracers`), how the table looks (`table`).
 
 Machines are noisy: a neighbour on the core makes everything take almost twice as long for a while. So each
-figure is that of the quietest round; the median of the ratios within each round stands beside it.
+figure is the best of a few passes, each ratio is within one round, and the table shows the median of rounds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import tracers
-from table import Row, median_ratio, number
+from table import Row, median, median_ratio
 
 from ebpfdns.errors import EbpfdnsError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CALLS = {"lookup": 40_000, "epoll_wait": 100_000, "poll": 100_000, "send_recv": 40_000, "write_read": 100_000}
 SYSCALLS = ("epoll_wait", "epoll_pwait", "poll", "ppoll", "sendto", "recvfrom")
 PASSES = 3
-SLOW_PEER = 4  # the peers take so long a call that fewer will do
+SLOW_PEER = 40  # bursts that a peer can take in: with its buffer full it gets cheaper, and shows less
 LOOKUP_BUDGET, PEER_BUDGET, OTHERS_BUDGET = 1.25, 0.2, 1.1
 NOTHING_BUT_NOISE = 0.1
 WAIT_BUDGETS = {"target": 2.0, "other": 1.2}
@@ -77,82 +77,79 @@ def measure(
 
 def _round(target: Loops, other: Loops, folder: Path, scale: float, notes: dict[str, str]) -> Round:
     """Every tracer once."""
-    figures: Round = {}
     pid = target.process.pid
 
-    def run(tracer: str, *kinds: str) -> None:
+    def run(tracer: str, *kinds: str) -> Round:
+        taken: Round = {}
         share = SLOW_PEER if tracer in ("bcc", "bpftrace") else 1
         for kind in kinds or CALLS:
             for name, process in PASSES * (("target", target), ("other", other)):
                 key = (tracer, name, kind)
                 ns = process.ns_per_call(kind, int(CALLS[kind] * scale / share))
-                figures[key] = min(ns, figures.get(key, ns))
+                taken[key] = min(ns, taken.get(key, ns))
+        return taken
 
     def one_lookup() -> float:
         return target.ns_per_call("lookup", 1)
 
-    run("none")
-    with tracers.empty(folder, pid, SYSCALLS):
-        run("empty")
-    with tracers.agent(folder, pid):
-        run("ebpfdns")
-    with tracers.agent(folder, pid, "--children"):
-        run("ebpfdns-children", "lookup")
-    for name, tool in (("bcc", tracers.bcc_tool), ("bpftrace", tracers.bpftrace_tool)):
+    figures = run("none")
+    for name, tool, kinds in (
+        ("empty", tracers.empty(folder, pid, SYSCALLS), ()),
+        ("ebpfdns", tracers.agent(folder, pid), ()),
+        ("ebpfdns-children", tracers.agent(folder, pid, "--children"), ("lookup",)),
+        ("bcc", tracers.bcc_tool(folder, pid, one_lookup), ("lookup",)),
+        ("bpftrace", tracers.bpftrace_tool(folder, pid, one_lookup), ("lookup",)),
+    ):
         try:
-            with tool(folder, pid, one_lookup):
-                run(name, "lookup")
-        except EbpfdnsError as error:
+            with tool:
+                taken = run(name, *kinds)
+            figures |= taken  # not those of a tracer that ended meanwhile
+        except EbpfdnsError as error:  # this round goes without it
             notes[name] = str(error)
     return figures
 
 
-class Added:
-    """Nanoseconds that a tracer adds to one call: in the quietest round of all, and in each round."""
-
-    def __init__(self, played: list[Round], tracer: str, process: str, kind: str) -> None:
-        key, plain = (tracer, process, kind), ("none", process, kind)
-        self.is_known = all(key in figures for figures in played)
-        if self.is_known:
-            self.ns = min(figures[key] for figures in played) - min(figures[plain] for figures in played)
-            self.per_round = [figures[key] - figures[plain] for figures in played]
+def _added(played: list[Round], tracer: str, process: str, kind: str) -> dict[int, float]:
+    """Nanoseconds that a tracer adds to one call, for each round that had it."""
+    key, plain = (tracer, process, kind), ("none", process, kind)
+    return {n: figures[key] - figures[plain] for n, figures in enumerate(played) if key in figures}
 
 
-def _ratio(what: str, over: Added, under: Added, limit: float | None, note: str = "") -> Row:
-    """A row that compares what two tracers add; the rounds' own median is told with it."""
-    if not under.is_known or under.ns <= 0:
-        return Row(what=what, value=None, unit="x", limit=limit, note=note)
-    typical = median_ratio(over.per_round, under.per_round)
-    rounds = "" if typical is None else f"median of rounds {number(typical)} x"
-    return Row(
-        what=what,
-        value=over.ns / under.ns,
-        unit="x",
-        limit=limit,
-        note="; ".join(filter(None, (rounds, note))),
-    )
+def _ratio(
+    what: str, over: dict[int, float], under: dict[int, float], limit: float | None, note: str = ""
+) -> Row:
+    """A row that compares what two tracers add."""
+    both = [n for n in over if n in under]
+    value = median_ratio([over[n] for n in both], [under[n] for n in both])
+    return Row(what=what, value=value, unit="x", limit=limit, note=note)
+
+
+def _time(what: str, added: dict[int, float], limit: float | None = None) -> Row:
+    """A row with what a tracer adds."""
+    value = median(added.values()) if added else None
+    return Row(what=what, value=value, unit="ns", limit=limit)
 
 
 def _lookup_rows(played: list[Round], notes: dict[str, str]) -> list[Row]:
     """A getaddrinfo of a numeric host: the fastest lookup there is."""
-    pair = Added(played, "empty", "target", "lookup")
-    ours = Added(played, "ebpfdns", "target", "lookup")
-    plain = min(figures["none", "target", "lookup"] for figures in played)
+    pair = _added(played, "empty", "target", "lookup")
+    ours = _added(played, "ebpfdns", "target", "lookup")
+    plain = {n: figures["none", "target", "lookup"] for n, figures in enumerate(played)}
     rows = [
-        Row(what="getaddrinfo without any tracer", value=plain, unit="ns"),
-        Row(what="  added by an empty uprobe pair", value=pair.ns, unit="ns"),
-        Row(what="  added by ebpfdns", value=ours.ns, unit="ns"),
+        _time("getaddrinfo without any tracer", plain),
+        _time("  added by an empty uprobe pair", pair),
+        _time("  added by ebpfdns", ours),
         _ratio("  ebpfdns / empty pair", ours, pair, LOOKUP_BUDGET),
     ]
     for name in ("bcc", "bpftrace"):
-        peer, what = Added(played, name, "target", "lookup"), f"  ebpfdns / {name}'s gethostlatency"
-        note = f"it adds {peer.ns:,.0f} ns" if peer.is_known else notes.get(name, "")
+        peer, what = _added(played, name, "target", "lookup"), f"  ebpfdns / {name}'s gethostlatency"
+        note = f"it adds {median(peer.values()):,.0f} ns" if peer else notes.get(name, "")
         rows.append(_ratio(what, ours, peer, PEER_BUDGET if name == "bcc" else None, note))
     for tracer, what, limit in (
         ("ebpfdns", "attach", NOTHING_BUT_NOISE),
         ("ebpfdns-children", "attach --children", OTHERS_BUDGET),
     ):
-        others = Added(played, tracer, "other", "lookup")
+        others = _added(played, tracer, "other", "lookup")
         rows.append(_ratio(f"  another process's, {what} / empty pair", others, pair, limit))
     return rows
 
@@ -162,22 +159,23 @@ def _wait_rows(played: list[Round]) -> list[Row]:
     rows = []
     for kind in ("epoll_wait", "poll"):
         for process, limit in WAIT_BUDGETS.items():
-            pair = Added(played, "empty", process, kind)
+            pair = _added(played, "empty", process, kind)
             what = f"{kind} of {'the target' if process == 'target' else 'others'} / empty tracepoint pair"
-            ours = Added(played, "ebpfdns", process, kind)
-            rows.append(_ratio(what, ours, pair, limit, f"the pair adds {pair.ns:,.0f} ns"))
+            ours = _added(played, "ebpfdns", process, kind)
+            note = f"the pair adds {median(pair.values()):,.0f} ns" if pair else ""
+            rows.append(_ratio(what, ours, pair, limit, note))
     return rows
 
 
 def _non_dns_rows(played: list[Round]) -> list[Row]:
     """Calls on descriptors that have nothing to do with DNS; a loop makes two of them."""
     rows = []
-    pair = Added(played, "empty", "other", "send_recv")
+    pair = _added(played, "empty", "other", "send_recv")
     for kind, what in (("send_recv", "send, recv"), ("write_read", "write, read")):
-        target, others = (Added(played, "ebpfdns", process, kind) for process in ("target", "other"))
-        name = f"{what} of the target, no DNS: added to each"
+        target, others = (_added(played, "ebpfdns", process, kind) for process in ("target", "other"))
+        each = {n: added / 2 for n, added in target.items()}
         rows += [
-            Row(what=name, value=target.ns / 2, unit="ns", limit=NON_DNS_BUDGET_NS),
+            _time(f"{what} of the target, no DNS: added to each", each, NON_DNS_BUDGET_NS),
             _ratio(f"{what} of others / empty pair", others, pair, NON_DNS_OTHERS_BUDGET),
         ]
     return rows

@@ -7,10 +7,11 @@ Must not know: what is compared with them. A process of its own, so that all is 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import sys
 from pathlib import Path
 
-from bcc import BPF
+from bcc import BPF, lib
 
 PROGRAM = """
 int on_entry(struct pt_regs *ctx) { return 0; }
@@ -27,14 +28,26 @@ def main() -> None:
     parser.add_argument("--ready-file", type=Path, required=True)
     chosen = parser.parse_args()
     bpf = BPF(text="#include <uapi/linux/ptrace.h>\n" + PROGRAM)
-    bpf.attach_uprobe(name="c", sym="getaddrinfo", fn_name="on_entry", pid=chosen.pid)
-    bpf.attach_uretprobe(name="c", sym="getaddrinfo", fn_name="on_return", pid=chosen.pid)
+    for function, is_return in (("on_entry", 0), ("on_return", 1)):
+        _attach(bpf.load_func(function, BPF.KPROBE).fd, function, chosen.pid, is_return=is_return)
     bpf.load_func("on_tracepoint", BPF.TRACEPOINT)
     for syscall in chosen.syscall:
         for edge in ("enter", "exit"):
             bpf.attach_tracepoint(tp=f"syscalls:sys_{edge}_{syscall}", fn_name="on_tracepoint")
     chosen.ready_file.touch()
     sys.stdin.read()
+
+
+def _attach(program_fd: int, name: str, pid: int, *, is_return: int) -> None:
+    """Bind a probe on getaddrinfo to a process.
+
+    The attach_uprobe of bcc 0.26 leaves out the last argument, the offset of a reference counter. Its library
+    takes what happens to be on the stack, and the kernel refuses a second probe whose offset is another.
+    """
+    path, offset = BPF._check_path_symbol("c", "getaddrinfo", 0, pid)
+    no_counter = ctypes.c_uint32(0)
+    if lib.bpf_attach_uprobe(program_fd, is_return, name.encode(), path, offset, pid, no_counter) < 0:
+        sys.exit("the empty probe on getaddrinfo cannot be attached")
 
 
 if __name__ == "__main__":

@@ -96,6 +96,8 @@ def agent(folder: Path, pid: int, *options: str) -> Iterator[Agent]:
     running = Agent(folder, [pid], *options)
     try:
         yield running
+        if running.process.poll():  # 0: its target has ended, or we have stopped it
+            raise EbpfdnsError(f"ebpfdns attach ended with code {running.process.returncode}")
     finally:
         if running.process.poll() is None:
             running.process.send_signal(signal.SIGINT)
@@ -117,6 +119,7 @@ def empty(folder: Path, pid: int, syscalls: tuple[str, ...]) -> Iterator[None]:
     try:
         wait_for_file(ready_file, process)
         yield
+        _still_there(process)
     finally:
         end(process)
 
@@ -160,11 +163,18 @@ def _peer(
                 raise EbpfdnsError(f"{Path(argv[-1]).name} shows no lookups: {output.read_text()[-300:]}")
             call_once()
         yield
+        _still_there(process)
     finally:
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(PEER_DEADLINE_S)
         end(process)
+
+
+def _still_there(process: subprocess.Popen[Any]) -> None:
+    """Raise when a tracer has ended while its cost was measured."""
+    if process.poll() is not None:
+        raise EbpfdnsError(f"the tracer ended with code {process.returncode} while it was measured")
 
 
 def _found(*candidates: str) -> str:
