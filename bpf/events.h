@@ -256,6 +256,7 @@ enum counter {
   QUERIES_ANSWERED,
   QUERIES_UNANSWERED,
   FRAMES_SUBMITTED,
+  FRAMES_KEPT,           /* ended lookups that found no room in the ring: they wait in `lookups` for the agent */
   LOST_RING_FULL,        /* a frame found no room in the ring */
   LOST_CALLS_FULL,       /* a thread found no room in `calls`: its lookups are not seen */
   LOST_LOOKUPS_FULL,     /* a lookup found no room in `lookups`: its queries are not seen */
@@ -265,6 +266,7 @@ enum counter {
   LOST_NAMES_CUT,
   LOST_MEMORY_UNREAD,    /* a name or result could not be read from the target */
   LOST_PACKETS_ODD,      /* a DNS packet that could not be taken apart */
+  LOST_KEPT_OVERWRITTEN, /* a kept frame was in the way of the next lookup of its thread */
   LOST_SOCKET_KEYS_FULL, /* more wire lookups open on one socket than are remembered */
   COUNTERS,
 };

@@ -87,6 +87,7 @@ INLINE struct lookup *record_of(struct call *call, u64 key) {
   if (call->has_record) return lookups.lookup(&key);
   int zero = 0;
   struct lookup *blank = blank_lookup.lookup(&zero);
+  if (lookups.lookup(&key)) count(LOST_KEPT_OVERWRITTEN, 1);
   if (!blank || lookups.update(&key, blank) != 0) {
     count(LOST_LOOKUPS_FULL, 1);
     return NULL;
@@ -189,10 +190,16 @@ INLINE void settle_questions(struct lookup *record) {
   if (unanswered) count(QUERIES_UNANSWERED, unanswered);
 }
 
-INLINE void submit_lookup(struct lookup *record) {
+/* An ended lookup leaves the map for the ring. When many end at once the ring may be full: then it stays, marked as
+ * ended, until the agent takes it from the map. */
+INLINE void tell_and_forget(struct lookup *record, u64 key, bool tell) {
   u64 bytes = sizeof(struct lookup) - (MAX_QUERIES - record->query_count) * sizeof(struct query);
   UNKNOWN(bytes);
-  if (bytes <= sizeof(struct lookup)) submit(record, bytes);
+  if (tell && bytes <= sizeof(struct lookup) && !is_submitted(record, bytes)) {
+    count(FRAMES_KEPT, 1);
+    return;
+  }
+  lookups.delete(&key);
 }
 
 INLINE void count_end(u8 status) {
@@ -218,8 +225,7 @@ INLINE void end_call(struct call *call, u64 key, u64 now, u8 status, u64 returne
         remember_given(record);
       }
       settle_questions(record);
-      if (tell) submit_lookup(record);
-      lookups.delete(&key);
+      tell_and_forget(record, key, tell);
     }
   } else if (tell) {
     /* It never asked anybody, or there was no room: a record without queries, straight into the ring. */

@@ -94,9 +94,12 @@ INLINE bool is_worth_telling(u8 status, u64 took_ns) {
 }
 
 /* Without flags the kernel wakes the agent only when it has read everything before: a storm costs one wake-up. */
+INLINE bool is_submitted(void *frame, u64 bytes) {
+  if (frames.ringbuf_output(frame, bytes, 0) != 0) return false;
+  count(FRAMES_SUBMITTED, 1);
+  return true;
+}
+
 INLINE void submit(void *frame, u64 bytes) {
-  if (frames.ringbuf_output(frame, bytes, 0) == 0)
-    count(FRAMES_SUBMITTED, 1);
-  else
-    count(LOST_RING_FULL, 1);
+  if (!is_submitted(frame, bytes)) count(LOST_RING_FULL, 1);
 }

@@ -243,9 +243,8 @@ INLINE void end_wire_lookup(struct lookup *record, u64 key, u32 flags) {
   count_end(status);
   observe(LATENCY_LOOKUP, took_ns);
   settle_questions(record);
-  if (is_worth_telling(status, took_ns)) submit_lookup(record);
   forget_open_key(record->queries[0].socket, key);
-  lookups.delete(&key);
+  tell_and_forget(record, key, is_worth_telling(status, took_ns));
 }
 
 /* A message of a target leaves for a DNS server. */
@@ -273,6 +272,10 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
   } else {
     key = WIRE_KEY(packet->socket, question.name_hash);
     record = lookups.lookup(&key);
+    if (record && record->status) { /* kept for the agent, and in the way now */
+      count(LOST_KEPT_OVERWRITTEN, 1);
+      record = NULL;
+    }
     if (!record) record = new_wire_lookup(socket, &question, key);
   }
   if (!record) return;
@@ -289,7 +292,7 @@ INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, u1
   u64 *key_at = asked.lookup(&asked_as);
   u64 key = key_at ? *key_at : socket->call_key;
   struct lookup *record = lookups.lookup(&key);
-  if (!record) return;
+  if (!record || record->status) return;
   if (!key_at || !(bits & 0x8000)) {
     record->unexpected_replies++;
     return;

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ebpfdns.correlate.losses import REMEDIES, LossBook
-from ebpfdns.correlate.tracker import Name, Tracked, Tracker
+from ebpfdns.correlate.tracker import Name, Tracker
 from ebpfdns.diagnose import judge
 from ebpfdns.diagnose.cause import Cause, Evidence
 from ebpfdns.model import boundary, decode
@@ -47,7 +47,6 @@ class Pipeline:
         self._targets: dict[int, items.Attached] = {}
         self._last: dict[Name, tuple[Lookup | Connect, Cause | None]] = {}
         self._ids: OrderedDict[tuple[int, int], str] = OrderedDict()
-        self._lost_lines: dict[str, int] = {}
         self.execed: list[int] = []  # pids whose program changed: the owner of the loop takes them
         self.forked: list[int] = []
 
@@ -155,11 +154,13 @@ class Pipeline:
     # Lookups.
 
     def _lookup_is_open(self, item: items.Scan, lookup: Lookup) -> list[Event]:
+        if lookup.status != "in_flight":  # it ended while the map was read; its frame says how
+            return []
         name: Name = ("lookup", lookup.key, lookup.start_ns)
         tracked = self._tracker.is_open(name, lookup.pid, item.now_ns, item.wall_ns)
         if tracked is None:
             return []
-        self._remember_id(lookup, tracked)
+        self._remember_id((lookup.key, lookup.start_ns), tracked.id)
         thread = item.threads.get(str(lookup.tid))
         situation = self._situation(item.now_ns, lookup, thread, item.resolv_confs.get(str(lookup.pid)))
         cause = judge.judge(situation) or UNEXPLAINED
@@ -183,7 +184,7 @@ class Pipeline:
         tracked = self._tracker.ends(name, lookup.pid, item.now_ns, item.wall_ns)
         if tracked is None:
             return []
-        self._remember_id(lookup, tracked)
+        self._remember_id((lookup.key, lookup.start_ns), tracked.id)
         _, last_cause = self._last.pop(name, (None, None))
         cause = judge.judge(self._situation(item.now_ns, lookup, None, None))
         cause = _more_telling(cause, last_cause, lookup)
@@ -219,14 +220,16 @@ class Pipeline:
         age = events.seconds(now_ns - lookup.start_ns)
         return f"lookup of {events.name_text(lookup) or 'a name'} in flight for {age}: {cause.summary}"
 
-    def _remember_id(self, lookup: Lookup, tracked: Tracked) -> None:
-        self._ids[(lookup.key, lookup.start_ns)] = tracked.id
+    def _remember_id(self, place: tuple[int, int], identity: str) -> None:
+        self._ids[place] = identity
         if len(self._ids) > REMEMBERED_IDS:
             self._ids.popitem(last=False)
 
     # Connects.
 
     def _connect_is_open(self, item: items.Scan, connect: Connect) -> list[Event]:
+        if connect.status != "in_flight":
+            return []
         name: Name = ("connect", connect.key, connect.start_ns)
         tracked = self._tracker.is_open(name, connect.pid, item.now_ns, item.wall_ns)
         if tracked is None:
@@ -280,7 +283,7 @@ class Pipeline:
             return None
         place = (connect.lookup_key, connect.lookup_start_ns)
         if place not in self._ids:
-            self._ids[place] = self._tracker.new_id("lookup", connect.pid)
+            self._remember_id(place, self._tracker.new_id("lookup", connect.pid))
         return self._ids[place]
 
     # Ends that were lost, losses, numbers.
@@ -296,9 +299,12 @@ class Pipeline:
         if isinstance(thing, Connect):
             target = events.connect_target(thing)
             found = self._about(item, "connect", thing, f"connect to {target} has ended; how was lost")
-            gone = replace(thing, status="abandoned", end_ns=item.now_ns)
             found["connect"] = events.connect_event(
-                gone, identity=tracked.id, lookup_id=self._lookup_id(thing), now_ns=item.now_ns
+                thing,
+                identity=tracked.id,
+                lookup_id=self._lookup_id(thing),
+                now_ns=item.now_ns,
+                lost_end=True,
             )
             return [found]
         text = f"lookup of {events.name_text(thing) or 'a name'} has ended; how was lost"
@@ -410,7 +416,8 @@ class Pipeline:
         if isinstance(thing, Connect):
             return replace(thing, lookup_name=hashed(thing.lookup_name))
         queries = tuple(replace(query, name=hashed(query.name)) for query in thing.queries)
-        return replace(thing, name=hashed(thing.name), queries=queries)
+        address = None if thing.address is None else (hashed(thing.address.encode()) or b"").decode()
+        return replace(thing, name=hashed(thing.name), address=address, queries=queries)
 
 
 #: When no rule, not even `unknown`, has a word for an open thing.

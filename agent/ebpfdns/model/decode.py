@@ -59,7 +59,10 @@ def frame(raw: bytes) -> Lookup | Connect | ProcessEvent:
     decoder = DECODERS.get(kind)
     if decoder is None:
         raise DecodeError(f"a frame of kind {kind}")
-    return decoder(raw)
+    fact = decoder(raw)
+    if not isinstance(fact, ProcessEvent) and fact.status == "in_flight":
+        raise DecodeError("the end of something that is in flight")
+    return fact
 
 
 def lookup(raw: bytes | memoryview) -> Lookup:
@@ -188,7 +191,7 @@ def _query(seen: Any) -> Query:  # noqa: ANN401 - a tuple of boundary.QUERY
         raise DecodeError(f"a question to an address of family {seen.family}")
     return Query(
         server=Server(address, seen.server_port),
-        transport=_word(TRANSPORTS, seen.transport or 17, "transport"),
+        transport=_word(TRANSPORTS, seen.transport, "transport") if seen.transport else None,
         sent_ns=seen.sent_ns,
         was_sent=was_sent,
         socket=seen.socket,

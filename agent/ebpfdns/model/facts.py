@@ -31,7 +31,7 @@ class Query:
     """A DNS question on one socket to one server, with its repetitions; or an attempt at one that failed."""
 
     server: Server
-    transport: Literal["udp", "tcp"]
+    transport: Literal["udp", "tcp"] | None
     sent_ns: int
     was_sent: bool = True  # a packet left; otherwise the kernel refused the connect or the send
     socket: int = 0  # equal numbers: the same socket

@@ -32,6 +32,9 @@ PID_BITS = 65_536
 PROG_INFO_BYTES, MAP_INFO_BYTES = 224, 80
 FRAMES_A_READ = 4096
 CLOSERS = 64
+#: the kernel lets two tracers probe one place only with the same counter (dmesg: "ref_ctr_offset mismatch")
+OTHER_TRACER = "another tracer has a probe there that shuts others out (the tools of bcc 0.26 do)"
+LOOKUP_STATUS_AT = {name: at for name, at, _ in boundary.LOOKUP.offsets()}["status"]
 RIGHTS = "run it as root, or with CAP_SYS_ADMIN (a container: see docs/deployment.md)"
 
 
@@ -196,23 +199,39 @@ class Kernel:
         fds = self._call_fds.setdefault(bound_to, [])
         try:
             if self.variant.linked_calls:
-                fds += self._link_calls(library.path, wanted, max(bound_to, 0))
-                return []
+                return self._link_calls(library.path, wanted, max(bound_to, 0), fds)
             return self._probe_calls(library.path, wanted, alive_tid if bound_to >= 0 else -1, fds)
         except ProcessLookupError:
             raise
         except OSError as error:
             raise _refused(f"probe {library.path}", error) from error
 
-    def _link_calls(self, path: str, wanted: dict[str, int], pid: int) -> list[int]:
-        """All at once: two links. Returns first: a call that begins in between is not seen, not left open."""
+    def _link_calls(self, path: str, wanted: dict[str, int], pid: int, fds: list[int]) -> list[str]:
+        """All at once, by two links; one by one where another tracer is in the way of some."""
+        try:
+            fds += self._link(path, wanted, pid)
+        except OSError as error:
+            if error.errno != errno.EINVAL or len(wanted) == 1:
+                raise
+        else:
+            return []
+        missing = []
+        for name, offset in wanted.items():
+            try:
+                fds += self._link(path, {name: offset}, pid)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                missing.append(f"{name}: {OTHER_TRACER}")
+        return missing
+
+    def _link(self, path: str, wanted: dict[str, int], pid: int) -> list[int]:
+        """Returns first: a call that begins in between is not seen, instead of staying open."""
         offsets = list(wanted.values())
         cookies = [int(boundary.Api[_canonical(name).upper()]) for name in wanted]
-        ends = bpf_calls.link_uprobes(
-            self._load(probes.RETURN_FUNCTION), path, offsets, cookies, pid, is_return=True
-        )
+        return_fd, entry_fd = self._load(probes.RETURN_FUNCTION), self._load(probes.ALL_CALLS_FUNCTION)
+        ends = bpf_calls.link_uprobes(return_fd, path, offsets, cookies, pid, is_return=True)
         try:
-            entry_fd = self._load(probes.ALL_CALLS_FUNCTION)
             return [ends, bpf_calls.link_uprobes(entry_fd, path, offsets, cookies, pid, is_return=False)]
         except OSError:
             os.close(ends)
@@ -301,13 +320,20 @@ class Kernel:
 
     def open_lookups(self, older_than_ns: int) -> list[bytes]:
         """Records of lookups that began before a time and have not ended."""
-        return list(
-            self._select(
-                "lookups",
-                boundary.LOOKUP_BYTES,
-                lambda raw, at: U64.unpack_from(raw, at + 16)[0] < older_than_ns,
-            )
-        )
+
+        def is_wanted(raw: memoryview, at: int) -> bool:
+            return not raw[at + LOOKUP_STATUS_AT] and U64.unpack_from(raw, at + 16)[0] < older_than_ns
+
+        return list(self._select("lookups", boundary.LOOKUP_BYTES, is_wanted))
+
+    def take_ended_lookups(self) -> list[bytes]:
+        """Frames of lookups that ended when the ring was full: they waited in the map, and leave it now."""
+
+        def has_ended(raw: memoryview, at: int) -> bool:
+            return bool(raw[at + LOOKUP_STATUS_AT])
+
+        found = list(self._select("lookups", boundary.LOOKUP_BYTES, has_ended))
+        return [raw for raw in found if self.drop_lookup(U64.unpack_from(raw, 8)[0])]
 
     def open_connects(self, older_than_ns: int) -> list[bytes]:
         """Records of connects that began before a time; of two for one connect the socket's own."""

@@ -42,7 +42,14 @@ _HEAD = struct.Struct("=IIQQQII")
 class Scanner:
     """Scans of one kernel for one pipeline. `alive_tid` maps a pid to a thread of it that is alive."""
 
-    def __init__(self, kernel: Kernel, pipeline: Pipeline, alive_tid: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        pipeline: Pipeline,
+        alive_tid: Callable[[int], int],
+        clock: Callable[[], dict[str, int]],
+    ) -> None:
+        self._clock = clock
         self._kernel = kernel
         self._pipeline = pipeline
         self._alive_tid = alive_tid
@@ -74,7 +81,7 @@ class Scanner:
                 now_ns=now_ns, wall_ns=wall_ns, expired_lookups=expired, expired_connects=expired_connects
             )
         for at in range(0, len(due), PORTION):
-            yield self._portion(now_ns, wall_ns, due[at : at + PORTION], with_snapshots=at < SNAPSHOTS)
+            yield self._portion(due[at : at + PORTION], with_snapshots=at < SNAPSHOTS)
 
     def _due_calls(self, calls: list[tuple[int, bytes]], now_ns: int) -> list[_Due]:
         due: list[_Due] = []
@@ -104,7 +111,8 @@ class Scanner:
         self._had_gone = bool(gone)
         return items.Scan(now_ns=now_ns, wall_ns=wall_ns, vanished=gone) if is_news else None
 
-    def _portion(self, now_ns: int, wall_ns: int, due: list[_Due], *, with_snapshots: bool) -> items.Scan:
+    def _portion(self, due: list[_Due], *, with_snapshots: bool) -> items.Scan:
+        now = self._clock()  # the later portions of many are observed later
         by_pid: dict[int, set[int]] = defaultdict(set)
         for _, (_, _, pid, tid) in due:
             by_pid[pid].add(tid)
@@ -121,8 +129,8 @@ class Scanner:
                 waits[str(tid)] = raw_wait
         calls = [self._open_call(raw, key, pid, tid) for kind, (raw, key, pid, tid) in due if kind == "calls"]
         return items.Scan(
-            now_ns=now_ns,
-            wall_ns=wall_ns,
+            now_ns=now["now_ns"],
+            wall_ns=now["wall_ns"],
             lookups=[raw for kind, (raw, *_) in due if kind == "lookups"],
             calls=[call for call in calls if call is not None],
             connects=[raw for kind, (raw, *_) in due if kind == "connects"],

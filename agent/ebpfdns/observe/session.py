@@ -43,6 +43,7 @@ IDLE_NS, OPEN_NS = 100 * MS, 50 * MS  # how often what is open is looked at: not
 LOSSES_NS = 1000 * MS
 FULL_SCAN_NS = 10_000 * MS
 FLUSH_S = 2.0
+FRAMES_A_FEED = 256
 #: after an exec its new libraries are mapped by and by
 RESCAN_AFTER_MS = (0, 5, 20, 100, 500, 2000)
 RESCAN_EVERY_NS = 30_000 * MS
@@ -100,10 +101,11 @@ class Session:
         self._recorder = recorder
         self._pipeline = Pipeline()
         self._targets: dict[int, Target] = {}
-        self._scanner = Scanner(kernel, self._pipeline, self._alive_tid)
+        self._scanner = Scanner(kernel, self._pipeline, self._alive_tid, self._now)
         self._poller = select.poll()
         self._dropped = 0
         self._recording_lost = 0
+        self._kept = 0
         self._stop = False
 
     # The whole of it.
@@ -210,6 +212,7 @@ class Session:
 
     def _is_anything_open(self) -> bool:
         totals = self._kernel.counters()
+        self._take_kept(totals[Counter.FRAMES_KEPT])
         counts = [totals[index] for index in OPEN_COUNTERS]
         return counts[0] > sum(counts[1:4]) or counts[4] > sum(counts[5:]) or bool(self._pipeline.told_open())
 
@@ -228,8 +231,21 @@ class Session:
             self._feed(vanished)
 
     def _read_frames(self) -> None:
+        was_busy = False
         while frames := self._kernel.read_frames():
+            was_busy = True
             self._feed(items.Frames(**self._now(), frames=frames))
+        if was_busy:
+            self._take_kept(self._kernel.counters()[Counter.FRAMES_KEPT])
+
+    def _take_kept(self, kept: int) -> None:
+        """Lookups that ended while the ring was full leave the map now; `kept`: how many ever did so."""
+        if kept == self._kept:
+            return
+        self._kept = kept
+        ended = self._kernel.take_ended_lookups()
+        for at in range(0, len(ended), FRAMES_A_FEED):
+            self._feed(items.Frames(**self._now(), frames=ended[at : at + FRAMES_A_FEED]))
 
     def _end_leftovers(self) -> None:
         """What the kernel's programs could not end themselves."""

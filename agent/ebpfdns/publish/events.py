@@ -184,12 +184,18 @@ def _waited_socket(facts: dict[str, Any]) -> Event:
 
 
 def connect_event(
-    connect: Connect, *, identity: str, lookup_id: str | None, now_ns: int, update: int | None = None
+    connect: Connect,
+    *,
+    identity: str,
+    lookup_id: str | None,
+    now_ns: int,
+    update: int | None = None,
+    lost_end: bool = False,
 ) -> Event:
     """The `connect` object: in flight when `update` is given, else ended."""
     found: Event = {
         "id": identity,
-        "status": connect.status,
+        "status": None if lost_end else connect.status,
         "server": server(connect.server),
         "network": {"transport": connect.transport, "type": connect.family},
         "purpose": purpose(connect),
@@ -198,6 +204,8 @@ def connect_event(
         found["path"] = _path(connect)
     if update is not None:
         found |= {"update": update, "elapsed_ms": milliseconds(now_ns - connect.start_ns)}
+    elif lost_end:
+        found |= {"duration_ms": None, "lost_end": True}
     else:
         found["duration_ms"] = milliseconds((connect.end_ns or now_ns) - connect.start_ns)
         if connect.status == "failed":

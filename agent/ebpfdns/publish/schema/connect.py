@@ -11,7 +11,9 @@ from ebpfdns.publish.schema.participants import (
     PURPOSES,
     STATUS_ENDED,
     STATUS_IN_FLIGHT,
+    end_known,
     lookup_link,
+    lost_end,
     server,
     transport,
 )
@@ -30,14 +32,22 @@ def in_flight() -> Schema:
 
 def ended() -> Schema:
     """A connect that has ended."""
-    required = {**_always(STATUS_ENDED), "duration_ms": measure("From start to end.")}
+    always = _always(STATUS_ENDED)
+    required = {
+        **always,
+        "status": or_null(always["status"]),
+        "duration_ms": or_null(measure("From start to end; null when the end was lost.")),
+    }
+    may = {"error": _error(), "path": _path(), "lost_end": lost_end()}
     rules = [
         when({"status": "failed"}, needs=["error"]),
         when({"status": "ok"}, bars=["error"]),
         when({"status": "abandoned"}, bars=["error"]),
+        when({"status": None}, needs=["lost_end"], bars=["error"]),
+        end_known(),
         *_unix_has_a_path(),
     ]
-    return record("A connect that ended.", required, {"error": _error(), "path": _path()}) | {"allOf": rules}
+    return record("A connect that ended, or whose end was lost.", required, may) | {"allOf": rules}
 
 
 def of_hop() -> Schema:

@@ -6,11 +6,18 @@ Must not know: connects, causes, the agent.
 
 from __future__ import annotations
 
-from ebpfdns.publish.schema.participants import STATUS_ENDED, STATUS_IN_FLIGHT, server, timestamp, transport
+from ebpfdns.publish.schema.participants import (
+    STATUS_ENDED,
+    STATUS_IN_FLIGHT,
+    end_known,
+    lost_end,
+    server,
+    timestamp,
+    transport,
+)
 from ebpfdns.publish.schema.terms import (
     Schema,
     choice,
-    constant,
     count,
     flag,
     items,
@@ -78,27 +85,16 @@ def ended() -> Schema:
             "The addresses it gave; only with `ok`, absent when they were not read.",
             text("An IP address."),
         ),
-        "lost_end": constant(
-            value=True, description="The end was lost, so how it ended is not known; absent otherwise."
-        ),
+        "lost_end": lost_end(),
     }
     rules = [
         when({"status": "failed"}, needs=["error"], bars=["addresses"]),
         when({"status": "ok"}, bars=["error"]),
         when({"status": "abandoned"}, bars=["error", "addresses"]),
         when({"status": None}, needs=["lost_end"], bars=["error", "addresses"]),
-        _end_known(),
+        end_known(),
     ]
     return record("A lookup that ended.", required, may) | {"allOf": rules}
-
-
-def _end_known() -> Schema:
-    """A status or a duration is known exactly when the end was not lost."""
-    return {
-        "if": {"required": ["lost_end"]},
-        "then": {"properties": {"status": {"type": "null"}, "duration_ms": {"type": "null"}}},
-        "else": {"properties": {"duration_ms": {"type": "number"}}},
-    }
 
 
 _WAITING = "What the thread sits in; null when it could not be looked at, or sits in nothing."

@@ -6,7 +6,7 @@ Must not know: lookups, connects, or when a line is written.
 
 from __future__ import annotations
 
-from ebpfdns.publish.schema.terms import Schema, choice, count, or_null, record, text
+from ebpfdns.publish.schema.terms import Schema, choice, constant, count, or_null, record, text
 
 PORT_MAX = 65535
 
@@ -139,7 +139,23 @@ def server() -> Schema:
 
 def transport() -> Schema:
     """How bytes get there."""
-    return choice("How it is asked.", TRANSPORTS)
+    return or_null(choice("How it is asked; null when that was not observed.", TRANSPORTS))
+
+
+def lost_end() -> Schema:
+    """Marks an end of which nothing is known."""
+    return constant(
+        value=True, description="The end was lost, so how it ended is not known; absent otherwise."
+    )
+
+
+def end_known() -> Schema:
+    """A status or a duration is known exactly when the end was not lost."""
+    return {
+        "if": {"required": ["lost_end"]},
+        "then": {"properties": {"status": {"type": "null"}, "duration_ms": {"type": "null"}}},
+        "else": {"properties": {"duration_ms": {"type": "number"}}},
+    }
 
 
 def lookup_link(description: str) -> Schema:
