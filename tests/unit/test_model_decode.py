@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ebpfdns.model import boundary, decode, dns_names
 from ebpfdns.model.boundary import Api
-from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Server
+from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Server, Wait
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 TCP, UDP = 6, 17
@@ -105,8 +105,7 @@ def lookups(draw: st.DrawFn) -> dict[str, Any]:
 @given(lookups(), st.lists(queries(), max_size=8))
 def test_a_lookup_comes_back_field_by_field(fields, asked):
     """Every field of a lookup is read from the compiler's offset, and 0 and unset flags become null."""
-    found = decode.frame(lookup_frame(asked, **fields))
-    assert isinstance(found, Lookup)
+    found = decode.lookup(lookup_frame(asked, **fields))
     for name in ("key", "start_ns", "pid", "tid", "host_pid", "more_queries", "unexpected_replies"):
         assert getattr(found, name) == fields[name], name
     assert (found.more_addresses, found.nested_calls) == (fields["more_addresses"], fields["nested_calls"])
@@ -170,8 +169,7 @@ def connects(draw: st.DrawFn) -> dict[str, Any]:
 @given(connects())
 def test_a_connect_comes_back_field_by_field(fields):
     """Every field of a connect is read from the compiler's offset; it has a path or an address."""
-    found = decode.frame(packed("connect", **fields))
-    assert isinstance(found, Connect)
+    found = decode.connect(packed("connect", **fields))
     for name in ("key", "start_ns", "pid", "tid", "host_pid", "fd", "retransmits"):
         assert getattr(found, name) == fields[name], name
     assert found.status == STATUSES[fields["status"]]
@@ -246,6 +244,20 @@ def test_a_query_of_another_kind_is_refused(field, value):
         decode.frame(lookup_frame([query]))
 
 
+@given(lookups(), connects())
+def test_a_frame_is_read_by_its_first_word(asked, made):
+    """A frame is a lookup or a connect as its kind says, and an end: what is in flight has none."""
+    for raw, decoder, status in (
+        (lookup_frame([], **asked), decode.lookup, asked["status"]),
+        (packed("connect", **made), decode.connect, made["status"]),
+    ):
+        if status:
+            assert decode.frame(raw) == decoder(raw)
+        else:
+            with pytest.raises(decode.DecodeError, match="in flight"):
+                decode.frame(raw)
+
+
 def test_a_connect_of_another_family_is_refused():
     """A connect to neither an IP address nor a local socket is not taken for one."""
     with pytest.raises(decode.DecodeError, match=f"family {AF_NETLINK}"):
@@ -253,9 +265,7 @@ def test_a_connect_of_another_family_is_refused():
 
 
 def one_lookup(**fields: Any) -> Lookup:
-    found = decode.frame(lookup_frame([], **fields))
-    assert isinstance(found, Lookup)
-    return found
+    return decode.lookup(lookup_frame([], **fields))
 
 
 def test_an_unread_name_is_null():
@@ -295,9 +305,7 @@ def test_a_cut_name_in_a_query_is_null():
 
 
 def one_query(fields: dict[str, Any]) -> tuple[Any, ...]:
-    found = decode.frame(lookup_frame([fields]))
-    assert isinstance(found, Lookup)
-    return found.queries
+    return decode.lookup(lookup_frame([fields])).queries
 
 
 def test_a_query_that_was_never_sent_has_no_message():
@@ -306,6 +314,12 @@ def test_a_query_that_was_never_sent_has_no_message():
     [query] = one_query(fields | {"flags": number("QUERY_NO_MESSAGE"), "name": WWW, "name_bytes": len(WWW)})
     assert (query.was_sent, query.error, query.server.address) == (False, 101, "192.0.2.1")
     assert (query.name, query.type, query.id) == (None, None, None)
+
+
+def test_a_transport_that_was_not_seen_is_null():
+    """Where nothing told how a question was to be sent, that is null and not the usual way."""
+    [query] = one_query({"family": AF_INET, "flags": number("QUERY_NO_MESSAGE"), "error": 111})
+    assert query.transport is None
 
 
 V4, V6 = bytes((192, 0, 2, 7)), ipaddress.IPv6Address("2001:db8::7").packed
@@ -353,6 +367,44 @@ def test_an_abstract_socket_keeps_its_nul_bytes():
     abstract = flags("CONNECT_", path_is_abstract=True)
     fields = {"kind": number("FRAME_CONNECT"), "family": AF_UNIX, "path": b"\0a\0b", "path_bytes": 4}
     assert decode.connect(packed("connect", flags=abstract, **fields)).path == b"\0a\0b"
+
+
+@given(U64, U64, U32, st.binary(max_size=20))
+def test_a_call_without_a_record_is_a_lookup_in_flight(start_ns, key, tid, name):
+    """A call that has asked nobody is known by what memory says of it; a reverse lookup has no name."""
+    fields = {"start_ns": start_ns, "pid": 1, "tid": tid, "api": Api.GETNAMEINFO, "nested_calls": 2}
+    found = decode.open_call(key, packed("call", **fields), name, b"worker")
+    assert (found.key, found.start_ns, found.host_pid, found.tid) == (key, start_ns, key >> 32, tid)
+    assert (found.name, found.api, found.status) == (name, "getnameinfo", "in_flight")
+    assert (found.comm, found.nested_calls, found.queries) == (b"worker", 2, ())
+    assert decode.open_call(key, packed("call", **fields, name_size=16), name, None).name is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        pytest.param({}, Wait(None), id="waits in nothing"),
+        pytest.param({"start_ns": 5, "wait_kind": 3, "last_fd": -1}, Wait("poll", 5), id="in poll"),
+        pytest.param(
+            {"last_return_ns": 7, "last_kind": 1, "last_fd": 0},
+            Wait(None, None, "epoll_pwait", 0, 7),
+            id="came back from epoll",
+        ),
+        pytest.param(
+            {"last_return_ns": 7, "last_kind": 3, "last_fd": -1}, Wait(None), id="came back from poll"
+        ),
+    ],
+)
+def test_what_a_thread_waits_in(fields, expected):
+    """A wait has a beginning, and an event loop a last return; what there was not is null."""
+    assert decode.wait(packed("wait", **fields)) == expected
+    assert decode.wait(None) is None
+
+
+def test_a_wait_of_another_kind_is_refused():
+    """A wait in a system call that no enum has is not given a name."""
+    with pytest.raises(decode.DecodeError, match="wait 7"):
+        decode.wait(packed("wait", start_ns=1, wait_kind=number("WAIT_KINDS")))
 
 
 def test_tcp_states_are_the_kernels():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ebpfdns.model import boundary, dns_names
@@ -42,6 +43,7 @@ class DecodeError(ValueError):
     """These bytes are not what the header describes."""
 
 
+@lru_cache(maxsize=4096)
 def address_text(family: int, raw: bytes) -> str | None:
     """An address as text; None for a family without addresses."""
     if family == AF_INET:

@@ -18,6 +18,7 @@ from ebpfdns.publish.schema.participants import (
 from ebpfdns.publish.schema.terms import (
     Schema,
     choice,
+    constant,
     count,
     flag,
     items,
