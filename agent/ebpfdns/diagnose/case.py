@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose.threads import Thread, thread_of
@@ -24,11 +25,12 @@ DEFAULT_TIMEOUT_S = 5
 MAX_TIMEOUT_S = 30
 MAX_NAMESERVERS = 3  # libcs ignore the others
 A, AAAA = 1, 28
+FEW_SERVERS = 256  # a host's resolvers ask the same ones again and again
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LookupCase:
-    """One lookup at one moment: now, or when it ended."""
+    """One lookup at one moment: now, or when it ended. What rules ask for often is worked out once."""
 
     situation: Situation
     lookup: Lookup
@@ -38,7 +40,7 @@ class LookupCase:
         """Whether it is still in flight."""
         return self.lookup.status == "in_flight"
 
-    @property
+    @cached_property
     def at_ns(self) -> int:
         """The moment that is judged."""
         return self.situation.now_ns if self.lookup.end_ns is None else self.lookup.end_ns
@@ -48,7 +50,7 @@ class LookupCase:
         """How long it has taken so far, or took."""
         return max(0, self.at_ns - self.lookup.start_ns)
 
-    @property
+    @cached_property
     def thread(self) -> Thread | None:
         """What its thread does; None when not looked at, or the lookup has ended."""
         return thread_of(self.situation.thread) if self.is_open else None
@@ -60,12 +62,12 @@ class LookupCase:
 
     # What was asked, and what became of it.
 
-    @property
+    @cached_property
     def sent(self) -> tuple[Query, ...]:
         """The questions that left."""
         return tuple(query for query in self.lookup.queries if query.was_sent)
 
-    @property
+    @cached_property
     def answered(self) -> tuple[Query, ...]:
         """Those that a reply came to."""
         return tuple(query for query in self.sent if query.is_answered)
@@ -77,7 +79,7 @@ class LookupCase:
         twins = (other for other in self.answered if (other.id, other.type) == (query.id, query.type))
         return not (query.settled and any(twins))
 
-    @property
+    @cached_property
     def silent(self) -> tuple[Query, ...]:
         """UDP questions without an answer for long enough to be worth a word."""
         return tuple(
@@ -101,7 +103,7 @@ class LookupCase:
 
     # Servers.
 
-    @property
+    @cached_property
     def servers(self) -> tuple[Server, ...]:
         """The servers that UDP questions left for, in the order of their first one."""
         asked = sorted((query for query in self.sent if query.transport == "udp"), key=lambda q: q.sent_ns)
@@ -115,7 +117,7 @@ class LookupCase:
         """When a server was asked first."""
         return min(query.sent_ns for query in self.queries_to(server))
 
-    @property
+    @cached_property
     def not_asked_yet(self) -> tuple[str, ...] | None:
         """Servers of resolv.conf that nothing was tried with; None when its content is not known."""
         conf = self.situation.resolv_conf
@@ -125,7 +127,7 @@ class LookupCase:
         configured = conf["nameservers"][:MAX_NAMESERVERS]
         return tuple(address for address in configured if same_address(address) not in tried)
 
-    @property
+    @cached_property
     def timeout_ns(self) -> int:
         """How long the resolver waits for a server at first, by its configuration."""
         for option in reversed((self.situation.resolv_conf or {}).get("options") or []):
@@ -179,6 +181,7 @@ class ConnectCase:
         return max(0, at_ns - self.connect.start_ns)
 
 
+@lru_cache(maxsize=FEW_SERVERS)
 def same_address(text: str) -> str:
     """One spelling for each address; a scope (`%eth0`) does not make another one of it."""
     try:
@@ -187,6 +190,7 @@ def same_address(text: str) -> str:
         return text
 
 
+@lru_cache(maxsize=FEW_SERVERS)
 def is_local(server: Server) -> bool:
     """Whether the server is a daemon on the target's own loopback interface."""
     try:

@@ -5,6 +5,9 @@ Owns: the escaping of RFC 1035 section 5.1 and the registries' names. Must not k
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
+
 TYPES = {
     1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV", 35: "NAPTR",
     41: "OPT", 43: "DS", 48: "DNSKEY", 52: "TLSA", 64: "SVCB", 65: "HTTPS", 255: "ANY", 257: "CAA",
@@ -15,8 +18,11 @@ RCODES = {
 }  # fmt: skip
 SPECIAL = b'".;\\()@$'
 POINTER = 0xC0
+#: what nearly all labels are made of, so that their bytes need not be looked at one by one
+PLAIN = re.compile(rb"[A-Za-z0-9_-]+").fullmatch
 
 
+@lru_cache(maxsize=4096)
 def presentation(wire: bytes) -> bytes | None:
     r"""A name in wire form (labels with a length each, ended by a zero) as `www.example.` with a final dot.
 
@@ -30,7 +36,8 @@ def presentation(wire: bytes) -> bytes | None:
             return b".".join([*labels, b""]) if labels else b"."
         if size & POINTER or at + 1 + size > len(wire):
             return None
-        labels.append(b"".join(map(_escaped, wire[at + 1 : at + 1 + size])))
+        label = wire[at + 1 : at + 1 + size]
+        labels.append(label if PLAIN(label) else b"".join(map(_escaped, label)))
         at += 1 + size
     return None
 
