@@ -7,6 +7,7 @@ Must not know: how any of them works.
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import secrets
 from dataclasses import replace
@@ -17,9 +18,10 @@ import click
 
 from ebpfdns import logs
 from ebpfdns.commands.durations import Duration
-from ebpfdns.errors import UsageError
+from ebpfdns.errors import HostCannotTraceError, UsageError
 
 if TYPE_CHECKING:
+    from ebpfdns.observe.host import Host
     from ebpfdns.observe.kernel import Kernel
     from ebpfdns.observe.session import Options
     from ebpfdns.observe.sources import Sizes
@@ -158,6 +160,7 @@ def trace(
         for target in targets:
             stack.callback(target.close)
         host = read_host()
+        _check_rights(host)
         if assumed_kernel is not None:
             host = replace(host, kernel=kernel_version(assumed_kernel))
         variant = fitting(
@@ -174,6 +177,17 @@ def trace(
         if recorder is not None:
             stack.callback(recorder.close)
         Session(kernel, options, renderer(form), lines, recorder).run(targets)
+
+
+def _check_rights(host: Host) -> None:
+    """Before anything is tried, so that the message is about rights and not about the first thing refused."""
+    if "SYS_ADMIN" in host.capabilities or {"BPF", "PERFMON"} <= host.capabilities:
+        return
+    who = "root without CAP_BPF and CAP_PERFMON" if os.geteuid() == 0 else "an ordinary user"
+    raise HostCannotTraceError(
+        f"tracing needs root, and this is {who}",
+        remedy="sudo ebpfdns …   (a container: the capabilities in docs/deployment.md)",
+    )
 
 
 def _dry_run(kernel: Kernel, targets: list[Target]) -> None:

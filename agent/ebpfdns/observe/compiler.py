@@ -44,7 +44,12 @@ def compile_text(text: str) -> Compiled:
     bcc = _bcc()
     # BCC reads kernel headers from here: our stand-in, unless someone insists on real ones.
     os.environ.setdefault("BCC_KERNEL_SOURCE", str(sources.directory() / "headers"))
-    module = bcc.BPF(text=text.encode())
+    try:
+        module = bcc.BPF(text=text.encode())
+    except Exception as error:  # bcc raises plain Exception; why stands on stderr
+        raise HostCannotTraceError(
+            f"the BPF programs could not be compiled: {error}", remedy="sudo ebpfdns doctor"
+        ) from error
     return _extract(bcc.lib, module)
 
 

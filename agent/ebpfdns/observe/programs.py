@@ -78,15 +78,16 @@ def compile_apart(text: str) -> Compiled:
         env=environment,
         timeout=COMPILE_DEADLINE_S,
     )
+    words = result.stderr.decode(errors="replace").strip()[-2000:]
     try:
         found = pickle.loads(result.stdout)  # noqa: S301 - our own child's
     except Exception as error:
-        words = result.stderr.decode(errors="replace").strip()[-2000:]
         raise HostCannotTraceError(
-            f"the BPF programs could not be compiled\n{words}".rstrip(), remedy="sudo ebpfdns doctor"
+            f"the compiler ended with code {result.returncode}\n{words}".rstrip(),
+            remedy="sudo ebpfdns doctor",
         ) from error
     if isinstance(found, HostCannotTraceError):
-        raise found
+        raise HostCannotTraceError(f"{found}\n{words}".rstrip(), remedy=found.remedy)
     assert isinstance(found, Compiled)  # noqa: S101 - for the type checker: nothing else is sent
     return found
 
