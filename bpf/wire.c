@@ -247,6 +247,15 @@ INLINE void end_wire_lookup(struct lookup *record, u64 key, u32 flags) {
   tell_and_forget(record, key, is_worth_telling(status, took_ns));
 }
 
+/* Whether the same question, with another id, is in this lookup already: then this is the next lookup of that name. */
+INLINE bool has_asked_this(struct lookup *record, struct question *question) {
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    if (i >= record->query_count) break;
+    if (record->queries[i].type == question->type && record->queries[i].id != question->id) return true;
+  }
+  return false;
+}
+
 /* A message of a target leaves for a DNS server. */
 INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet *packet, struct dns_socket *socket) {
   struct question question = {};
@@ -256,10 +265,15 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
     return;
   }
   struct question_key asked_as = {.socket = packet->socket, .id = question.id};
+  /* A and AAAA of a name are one lookup; a second A of it at the same time is another one, told apart by its id. */
+  u64 first_key = WIRE_KEY(packet->socket, question.name_hash);
+  u64 other_key = WIRE_KEY(packet->socket, question.name_hash + 1 + question.id);
   u64 *known_key = asked.lookup(&asked_as);
   if (known_key) {
     struct lookup *known = lookups.lookup(known_key);
-    if (known) {
+    /* The same id for another name: whoever asked first has given up, and the id is used again. */
+    bool is_this = *known_key >> 63 == 0 || *known_key == first_key || *known_key == other_key;
+    if (known && is_this) {
       add_question(known, packet, &question, true);
       return;
     }
@@ -270,8 +284,12 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
   if (call && call->start_ns && !call->is_paused) {
     record = record_of(call, key);
   } else {
-    key = WIRE_KEY(packet->socket, question.name_hash);
+    key = first_key;
     record = lookups.lookup(&key);
+    if (record && !record->status && has_asked_this(record, &question)) {
+      key = other_key;
+      record = lookups.lookup(&key);
+    }
     if (record && record->status) { /* kept for the agent, and in the way now */
       count(LOST_KEPT_OVERWRITTEN, 1);
       record = NULL;
