@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 
 import click
 
@@ -26,8 +27,22 @@ COMMANDS = {
 }
 
 
+DEBUG = "EBPFDNS_DEBUG"
+REPORT = f"the same with {DEBUG}=1 in the environment, and report what it prints"
+
+
 class LazyGroup(click.Group):
     """A click group whose sub-commands are modules, imported on first use."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the sub-command. That the reader of stdout went away (`… | head -1`) is a quiet, normal end."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        return result
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Names in the order of the table above."""
@@ -57,17 +72,25 @@ def main() -> None:
     try:
         result = cli.main(standalone_mode=False)
     except EbpfdnsError as error:
-        click.echo(f"ebpfdns: {error}", err=True)
-        if error.remedy:
-            click.echo(f"  try: {error.remedy}", err=True)
+        _say(str(error), error.remedy)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(0)
-    except BrokenPipeError:
-        # The reader of stdout went away (`ebpfdns attach … | head -1`): a quiet, normal end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(place.filename)}:{place.lineno}"  # noqa: PTH119 - a name, not a file
+        _say(f"an error in ebpfdns itself: {type(error).__name__}: {error} ({where})", REPORT)
+        sys.exit(EbpfdnsError.exit_code)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _say(what: str, remedy: str | None) -> None:
+    """A message for a person: what happened, and what to type next."""
+    click.echo(f"ebpfdns: {what}", err=True)
+    if remedy:
+        click.echo(f"  try: {remedy}", err=True)
