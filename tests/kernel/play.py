@@ -1,0 +1,78 @@
+"""One fault, some programs, one agent over all of them: played to the end, and what everybody says about it.
+
+Owns: the order: servers, programs, agent, go, the end. Must not know: what is expected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import agent
+import pytest
+from agent import Agent
+from program import Program
+
+from ebpfdns.lab.namespace import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
+
+    from ebpfdns.lab.faults import Fault
+
+    Line = dict[str, Any]
+
+SHORT = "timeout:1 attempts:1"  # of resolv.conf: the slowest lookup of one server takes a second
+SOON = "300ms"
+
+
+@dataclass(frozen=True)
+class Played:
+    """What the agent, the programs (by the names the test gave them) and the servers have said."""
+
+    lines: list[Line]
+    results: dict[str, dict[str, Any]]
+    pids: dict[str, int]
+    asked: list[dict[str, Any]]
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """The agent's last counters."""
+        found: dict[str, Any] = self.lines[-1]["stats"]
+        return found
+
+    def of(self, event: str, name: str | None = None) -> list[Line]:
+        """Lines of one kind, perhaps of one program only."""
+        return agent.of(self.lines, event, None if name is None else self.pids[name])
+
+    def only(self, event: str, name: str | None = None) -> Line:
+        """The one line of this kind."""
+        return agent.only(self.lines, event, None if name is None else self.pids[name])
+
+
+def play(
+    fault: Fault,
+    programs: Mapping[str, Sequence[object]],
+    *words: object,
+    options: str = SHORT,
+    log: bool = True,
+) -> Played:
+    """Run it in a sandbox of its own, until every program has ended."""
+    with Sandbox() as sandbox, fault.setup(sandbox, options=options, log=log) as running:
+        started = {name: Program(sandbox, argv) for name, argv in programs.items()}
+        pids = [word for program in started.values() for word in ("--pid", program.pid)]
+        with Agent("attach", *pids, "--stuck-after", SOON, *words) as observer:
+            for program in started.values():
+                program.go()
+            results = {name: program.result() for name, program in started.items()}
+            lines = observer.finish()
+        pids_by_name = {name: program.pid for name, program in started.items()}
+        return Played(lines, results, pids_by_name, running.queries())
+
+
+def outcome(playing: Future[Played]) -> Played:
+    """What was played; when it failed, each test that needs it says so in one line."""
+    if error := playing.exception():
+        pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
+    return playing.result()
