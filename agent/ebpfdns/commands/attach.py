@@ -163,8 +163,14 @@ def trace(
         _check_rights(host)
         if assumed_kernel is not None:
             host = replace(host, kernel=kernel_version(assumed_kernel))
+        # A probe finds a process by its first thread, which may have ended: then it is bound to no process.
+        is_headless = any(target.process.alive_tid != target.pid for target in targets)
         variant = fitting(
-            host, dns_ports=dns_ports, sizes=sizes, filter_calls=children, follow_children=children
+            host,
+            dns_ports=dns_ports,
+            sizes=sizes,
+            filter_calls=children or is_headless,
+            follow_children=children,
         )
         _unlimit_locked_memory()
         kernel = stack.enter_context(Kernel(variant, ensure_tracefs()))
