@@ -49,7 +49,7 @@ class Agent:
         self._news = threading.Condition()
         self._has_ended = False
         self.lines: list[Line] = []
-        self.text = b""  # stdout, byte for byte
+        self._texts: list[bytes] = []
         self.log = ""  # stderr
         self.process: subprocess.Popen[bytes]
 
@@ -79,6 +79,11 @@ class Agent:
 
     def __exit__(self, *error: object) -> None:
         self._cleanup.close()
+
+    @property
+    def text(self) -> bytes:
+        """Its output, byte for byte."""
+        return b"".join(self._texts)
 
     @property
     def pid(self) -> int:
@@ -129,7 +134,7 @@ class Agent:
     def _read_lines(self) -> None:
         for text in self.process.stdout or ():
             with self._news:
-                self.text += text
+                self._texts.append(text)
                 assert text.endswith(b"\n"), text
                 self.lines.append(json.loads(text))
                 self._news.notify_all()
