@@ -33,6 +33,8 @@ Thing = TypeVar("Thing", Lookup, Connect)
 Raw = TypeVar("Raw")
 Fact = TypeVar("Fact")
 
+#: Until the recording says otherwise.
+STUCK_AFTER_NS = 1_000_000_000
 #: Lookup ids that a later connect may refer to.
 REMEMBERED_IDS = 4096
 
@@ -42,7 +44,7 @@ class Pipeline:
 
     def __init__(self) -> None:
         self._started: items.Started | None = None
-        self._tracker = Tracker(0)
+        self._tracker = Tracker(STUCK_AFTER_NS)
         self._losses = LossBook()
         self._targets: dict[int, items.Attached] = {}
         self._last: dict[Name, tuple[Lookup | Connect, Cause | None]] = {}
@@ -165,7 +167,9 @@ class Pipeline:
         situation = self._situation(item.now_ns, lookup, thread, item.resolv_confs.get(str(lookup.pid)))
         cause = judge.judge(situation) or UNEXPLAINED
         self._last[name] = (lookup, cause)
-        wait = decode.wait(item.waits.get(str(lookup.tid)))
+        lines: list[Event] = []
+        waits = [raw for tid, raw in item.waits.items() if tid == str(lookup.tid)]
+        wait = next(self._facts(item, decode.wait, waits, lines), None)
         found = self._about(item, "lookup_stuck", lookup, self._open_message(item.now_ns, lookup, cause))
         found["lookup"] = events.lookup_event(
             lookup,
@@ -177,7 +181,7 @@ class Pipeline:
             waiting_on=events.waiting_on(thread, wait, item.now_ns),
             wait=wait,
         )
-        return [found | {"cause": events.cause_event(cause), "chain": []}]
+        return [*lines, found | {"cause": events.cause_event(cause), "chain": []}]
 
     def _lookup_ends(self, item: items.Item, lookup: Lookup) -> list[Event]:
         name: Name = ("lookup", lookup.key, lookup.start_ns)

@@ -45,7 +45,7 @@ class Tracker:
     """All that is open and was told of."""
 
     def __init__(self, stuck_after_ns: int) -> None:
-        self._stuck_after_ns = stuck_after_ns
+        self._stuck_after_ns = max(stuck_after_ns, 1)  # nothing doubled stays nothing
         self._tracked: dict[Name, Tracked] = {}
         self._numbers: Counter[int] = Counter()
         self._ended: OrderedDict[Name, None] = OrderedDict()
