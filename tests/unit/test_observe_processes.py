@@ -263,21 +263,52 @@ def test_mount_points_are_found_with_their_spaces() -> None:
     assert cgroups.mount_points(text, "tracefs") == []
 
 
-@pytest.mark.parametrize("path", [None, "/", "/../other", "/no/such/group"])
-def test_an_unreachable_cgroup_is_the_root_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
+@pytest.mark.parametrize(
+    ("top", "path"),
+    [("/", None), ("/", "/"), ("/", "/no/such/group"), ("/..", "/.."), ("/../..", "/twice"), ("/a", "/a")],
+)
+def test_a_cgroup_whose_directory_cannot_be_told_is_the_whole_mount(
+    tmp_path: Path, top: str, path: str | None
 ) -> None:
-    """A path outside of the agent's cgroup namespace, or not mounted here, gives the root, marked as such."""
-    monkeypatch.setattr(cgroups, "cgroup2_mount", lambda: tmp_path)
-    assert cgroups.cgroup2_directory(path) == cgroups.CgroupDirectory(tmp_path, is_root=True)
+    """If it is the top itself, gone, or one of two directories, the whole mount is given, marked so."""
+    for name in ("a", "b"):
+        (tmp_path / name / name / "twice").mkdir(parents=True)
+    mount = cgroups.CgroupMount(tmp_path, top)
+    assert cgroups.cgroup2_directory(mount, path) == cgroups.CgroupDirectory(tmp_path, is_root=True)
 
 
-def test_a_reachable_cgroup_is_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path that is mounted here gives its own directory, and without cgroup v2 there is none."""
-    (tmp_path / "a.slice").mkdir()
-    monkeypatch.setattr(cgroups, "cgroup2_mount", lambda: tmp_path)
-    assert cgroups.cgroup2_directory("/a.slice") == cgroups.CgroupDirectory(
-        tmp_path / "a.slice", is_root=False
-    )
-    monkeypatch.setattr(cgroups, "cgroup2_mount", lambda: None)
-    assert cgroups.cgroup2_directory("/a.slice") is None
+@pytest.mark.parametrize(
+    ("top", "path", "expected"),
+    [
+        ("/", "/kube/pod1/[1]", "kube/pod1/[1]"),
+        ("/..", "/../kube", "kube"),
+        ("/../../..", "/../../../kube/pod1/[1]", "kube/pod1/[1]"),
+        ("/../../..", "/../[1]", "kube/pod1/[1]"),
+        ("/../../..", "/../../pod2/2", "kube/pod2/2"),
+        ("/kube", "/kube/pod1/[1]", "pod1/[1]"),
+        ("/../kube", "/../kube/pod1", "pod1"),
+    ],
+)
+def test_a_cgroup_is_found_from_a_container(tmp_path: Path, top: str, path: str, expected: str) -> None:
+    """Named from the agent's own cgroup, beside it, above it or in a part of the tree, it is found."""
+    for name in ("kube/pod1/[1]", "kube/pod2/2", "pod1/[1]", "system/ssh"):
+        (tmp_path / name).mkdir(parents=True)
+    found = cgroups.cgroup2_directory(cgroups.CgroupMount(tmp_path, top), path)
+    assert found == cgroups.CgroupDirectory(tmp_path / expected, is_root=False)
+
+
+@pytest.mark.parametrize(
+    ("top", "path"),
+    [("/", "/../x"), ("/..", "/../../x"), ("/docker/a", "/docker/b"), ("/../x", "/../y"), ("/../x", "/z")],
+)
+def test_a_cgroup_outside_of_the_mount_is_none(tmp_path: Path, top: str, path: str) -> None:
+    """A container that sees its own cgroups only does not claim to see another's packets."""
+    assert cgroups.cgroup2_directory(cgroups.CgroupMount(tmp_path, top), path) is None
+
+
+@given(st.text(alphabet="/.a*[", max_size=20), st.text(alphabet="/.a*[", max_size=20))
+def test_any_two_cgroup_paths_lead_into_the_mount_or_nowhere(top: str, path: str) -> None:
+    """Whatever the kernel says, the directory is in the mount."""
+    mount = cgroups.CgroupMount(Path("/proc/self/task"), top)
+    found = cgroups.cgroup2_directory(mount, path)
+    assert found is None or found.path.is_relative_to(mount.place)

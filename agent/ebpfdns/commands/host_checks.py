@@ -19,8 +19,9 @@ Status = Literal["ok", "degraded", "missing"]
 
 MINIMUM_KERNEL = (5, 10)
 RING_BUFFER_KERNEL = (5, 8)
-UPROBES_ASK_FOR_SYS_ADMIN = (6, 16)
-AS_ROOT = "sudo ebpfdns …, or give the container CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+#: Uprobes by a link of BPF's own; before, perf_event_open makes them, and asks for more.
+UPROBE_LINKS_KERNEL = (6, 10)
+AS_ROOT = "sudo ebpfdns …, or give the container the capabilities in docs/deployment.md"
 INSTALL_BCC = "apt-get install python3-bpfcc"
 NEWER_KERNEL = "boot a kernel of 5.10 or later"
 
@@ -102,23 +103,23 @@ def _bpf_rights(host: Host) -> Check:
         return Check(name, "ok", "CAP_SYS_ADMIN")
     if not {"BPF", "PERFMON"} <= held:
         return Check(name, "missing", "neither CAP_SYS_ADMIN nor CAP_BPF with CAP_PERFMON", AS_ROOT)
-    if host.kernel >= UPROBES_ASK_FOR_SYS_ADMIN:
-        return Check(name, "missing", "uprobes ask for CAP_SYS_ADMIN since Linux 6.16", AS_ROOT)
-    what = "CAP_BPF and CAP_PERFMON: enough to trace, but not to look at sockets of another network namespace"
+    if host.kernel >= UPROBE_LINKS_KERNEL:
+        return Check(name, "ok", "CAP_BPF and CAP_PERFMON")
+    what = "no CAP_SYS_ADMIN, which uprobes ask for before Linux 6.10, if updated since July 2025"
     return Check(name, "degraded", what, AS_ROOT)
 
 
 def _rights_over_targets(host: Host) -> list[Check]:
-    """Two capabilities that only matter for processes of other users, or with more rights."""
+    """Capabilities that matter for some processes: other users', with more rights, with an upgraded libc."""
     losses = {
         "SYS_PTRACE": "libc, sockets and system calls of processes with other rights are out of reach",
         "DAC_READ_SEARCH": "descriptors and system calls of other users' processes are out of reach",
+        "CHECKPOINT_RESTORE": "a libc whose file was deleted or replaced since is out of reach",
     }
+    implied_by = {"DAC_READ_SEARCH": "DAC_OVERRIDE", "CHECKPOINT_RESTORE": "SYS_ADMIN"}
     checks = []
     for name, loss in losses.items():
-        held = name in host.capabilities or (
-            name == "DAC_READ_SEARCH" and "DAC_OVERRIDE" in host.capabilities
-        )
+        held = bool({name, implied_by.get(name)} & host.capabilities)
         status: Status = "ok" if held else "degraded"
         checks.append(Check(f"CAP_{name}", status, "held" if held else loss, None if held else AS_ROOT))
     return checks
@@ -161,7 +162,7 @@ def _cgroup2(host: Host) -> Check:
         return Check(name, "degraded", f"not mounted: {loss}", "mount -t cgroup2 none /sys/fs/cgroup/unified")
     if not host.capabilities & {"SYS_ADMIN", "NET_ADMIN"}:
         return Check(name, "degraded", f"{host.cgroup2}, but without CAP_NET_ADMIN: {loss}", AS_ROOT)
-    if host.in_initial_cgroupns is False:
+    if host.sees_all_cgroups is False:
         what = f"{host.cgroup2}, of this container only: {loss} of targets outside of it"
         return Check(name, "degraded", what, "mount the host's /sys/fs/cgroup into the container")
     return Check(name, "ok", host.cgroup2)

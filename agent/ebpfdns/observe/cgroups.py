@@ -6,6 +6,7 @@ Must not know: what is attached to a cgroup, or anything else about the process.
 
 from __future__ import annotations
 
+import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 #: 64 hexadecimal digits, as every container runtime names its containers, with what stands in front of them.
 _CONTAINER = re.compile(r"(?:([a-z-]+)[-:/])?([0-9a-f]{64})(?:\.scope|\.slice)?(?=$|/)")
 _POD = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?=\.slice|[/:]|$)")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
 _RUNTIMES = {
     "docker": "docker",
     "cri-containerd": "containerd",
@@ -33,10 +35,21 @@ class ContainerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class CgroupDirectory:
-    """A directory of the cgroup v2 tree. `is_root`: the whole mount, so other processes are in it too."""
+    """A directory of the cgroup v2 tree that holds a process. `is_root`: the whole mount, not its own."""
 
     path: Path
     is_root: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupMount:
+    """Where cgroup v2 is mounted, and which cgroup is at its top, as the agent's cgroup namespace names it.
+
+    "/" is the agent's own; the host's tree, given to a container, has "/..", once for each level above it.
+    """
+
+    place: Path
+    top: str
 
 
 def unified_path(cgroup_text: str) -> str | None:
@@ -63,38 +76,68 @@ def container_of(cgroup_text: str) -> ContainerIdentity | None:
     return None
 
 
-def cgroup2_mount() -> Path | None:
+def cgroup2_mount() -> CgroupMount | None:
     """Where the agent sees cgroup v2 mounted; None when it is not."""
     try:
         text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return None
-    mounts = mount_points(text, "cgroup2")
-    return Path(mounts[0]) if mounts else None
+    mounts = [CgroupMount(Path(place), top) for top, place in _mounts(text, "cgroup2")]
+    return next(iter(mounts), None)
 
 
 def mount_points(mountinfo_text: str, filesystem: str) -> list[str]:
     """Where a mountinfo has this kind of file system, in the order of mounting."""
+    return [place for _, place in _mounts(mountinfo_text, filesystem)]
+
+
+def cgroup2_directory(mount: CgroupMount, cgroup2_path: str | None) -> CgroupDirectory | None:
+    """The directory of a cgroup v2 path (`Process.cgroup2_path`); None when it is not below this mount.
+
+    Where its directory cannot be told it is the whole mount, and says so.
+    """
+    whole = CgroupDirectory(mount.place, is_root=True)
+    if cgroup2_path is None:
+        return whole
+    names = _below(mount.top, cgroup2_path)
+    if names is None:
+        return None
+    found = [path for path in mount.place.glob("/".join(names)) if path.is_dir()] if names else []
+    return CgroupDirectory(found[0], is_root=False) if len(found) == 1 else whole
+
+
+def _mounts(mountinfo_text: str, filesystem: str) -> list[tuple[str, str]]:
+    """(top, place) of each mount of this kind of file system, in the order of mounting."""
     found = []
     for line in mountinfo_text.splitlines():
-        place, separator, kind = line.partition(" - ")
+        where, separator, kind = line.partition(" - ")
         if separator and kind.split(" ", 1)[0] == filesystem:
-            escaped = place.split(" ")[4]
-            found.append(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), escaped))
+            top, place = where.split(" ")[3:5]
+            found.append((_unescaped(top), _unescaped(place)))
     return found
 
 
-def cgroup2_directory(cgroup2_path: str | None) -> CgroupDirectory | None:
-    """The directory of a cgroup v2 path (`Process.cgroup2_path`); None when v2 is not mounted.
+def _unescaped(text: str) -> str:
+    r"""The kernel writes a space in a path as \040."""
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
 
-    A path outside of the agent's own cgroup namespace (`/../x`), or one that is not mounted here, cannot be
-    reached: then it is the root, and says so.
+
+def _below(top: str, path: str) -> list[str] | None:
+    """The names, as patterns, that lead from the cgroup `top` down to `path`; None when they do not.
+
+    Both are named from the agent's own cgroup. A `top` that is further up has levels in between that nobody
+    names inside of a container: each is a "*".
     """
-    mount = cgroup2_mount()
-    if mount is None:
+    top_ups, top_names = _split(top)
+    ups, names = _split(path)
+    if ups < top_ups and not top_names:
+        return ["*"] * (top_ups - ups) + [glob.escape(name) for name in names]
+    if ups != top_ups or names[: len(top_names)] != top_names:
         return None
-    parts = [part for part in (cgroup2_path or "/").split("/") if part]
-    directory = mount.joinpath(*parts)
-    if not parts or ".." in parts or not directory.is_dir():
-        return CgroupDirectory(mount, is_root=True)
-    return CgroupDirectory(directory, is_root=False)
+    return [glob.escape(name) for name in names[len(top_names) :]]
+
+
+def _split(path: str) -> tuple[int, list[str]]:
+    """How many levels up a path begins, and the names from there."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return parts.count(".."), [part for part in parts if part != ".."]

@@ -83,6 +83,7 @@ class Host:
     pidns_inode: int | None
     cgroupns_inode: int | None
     cgroup2: str | None
+    cgroup2_top: str | None = None
 
     @property
     def in_initial_pidns(self) -> bool | None:
@@ -90,9 +91,11 @@ class Host:
         return None if self.pidns_inode is None else self.pidns_inode == INITIAL_PIDNS_INODE
 
     @property
-    def in_initial_cgroupns(self) -> bool | None:
-        """Whether the agent sees the whole cgroup tree."""
-        return None if self.cgroupns_inode is None else self.cgroupns_inode == INITIAL_CGROUPNS_INODE
+    def sees_all_cgroups(self) -> bool | None:
+        """Whether the agent sees the whole cgroup tree: outside of containers, or by a mount given to it."""
+        if self.cgroupns_inode is None:
+            return None
+        return self.cgroupns_inode == INITIAL_CGROUPNS_INODE or ".." in (self.cgroup2_top or "")
 
 
 def read_host() -> Host:
@@ -116,7 +119,8 @@ def read_host() -> Host:
         pidns_device=pidns and pidns.st_dev,
         pidns_inode=pidns and pidns.st_ino,
         cgroupns_inode=cgroupns and cgroupns.st_ino,
-        cgroup2=None if cgroup2 is None else str(cgroup2),
+        cgroup2=None if cgroup2 is None else str(cgroup2.place),
+        cgroup2_top=None if cgroup2 is None else cgroup2.top,
     )
 
 

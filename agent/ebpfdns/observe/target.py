@@ -52,9 +52,12 @@ class Target:
         return is_new
 
     def _attach_wire(self, kernel: Kernel) -> str | None:
-        directory = cgroups.cgroup2_directory(self.process.cgroup2_path)
-        if directory is None:
+        mount = cgroups.cgroup2_mount()
+        if mount is None:
             return "DNS packets: there is no cgroup v2 tree here (mount -t cgroup2 none /sys/fs/cgroup)"
+        directory = cgroups.cgroup2_directory(mount, self.process.cgroup2_path)
+        if directory is None:
+            return f"DNS packets: its cgroup is not in {mount.place} (mount the host's /sys/fs/cgroup there)"
         return kernel.attach_cgroup(directory.path)
 
     def has_exited(self) -> bool:
