@@ -70,14 +70,20 @@ def compile_apart(text: str) -> Compiled:
     # As this process finds its modules, whatever way it was started; -S and -E would hide Debian's bcc.
     command = [sys.executable, "-c", "from ebpfdns.observe.compiler import main; main()"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    result = subprocess.run(
-        command,
-        input=text.encode(),
-        capture_output=True,
-        check=False,
-        env=environment,
-        timeout=COMPILE_DEADLINE_S,
-    )
+    try:
+        result = subprocess.run(
+            command,
+            input=text.encode(),
+            capture_output=True,
+            check=False,
+            env=environment,
+            timeout=COMPILE_DEADLINE_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise HostCannotTraceError(
+            f"the compiler did not end within {COMPILE_DEADLINE_S} s: this machine is too busy, or too small",
+            remedy="sudo ebpfdns doctor",
+        ) from error
     words = result.stderr.decode(errors="replace").strip()[-2000:]
     try:
         found = pickle.loads(result.stdout)  # noqa: S301 - our own child's
@@ -124,6 +130,9 @@ def _write(path: Path, result: Compiled) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o755, exist_ok=True)
         fd, draft = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(fd, "wb") as file:
-            file.write(pickle.dumps(result))
-        Path(draft).replace(path)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(pickle.dumps(result))
+            Path(draft).replace(path)
+        except OSError:  # the disk is full
+            Path(draft).unlink()

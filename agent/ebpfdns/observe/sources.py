@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 FILES = ("maps", "targets", "lookups", "connects", "wire", "waits", "lifetimes")
 
 CURRENT_IN_PACKETS_SINCE = LINKED_CALLS_SINCE = (6, 10)
+#: x86: a function with a return probe ends in uretprobe(), which seccomp filters before 6.14 do not know
+FILTERED_RETURNS = ((6, 11), (6, 14))
 
 PACKAGE = Path(__file__).resolve().parents[1]
 #: In an installed wheel bpf/ is package data; in a checkout it lies at the top.
@@ -53,6 +55,8 @@ class Variant:
     current_in_packets: bool = True
     #: one link for all functions of a library (6.6; until 6.10 it followed one thread only)
     linked_calls: bool = True
+    #: return probes make a system call from the target, which a seccomp filter may answer with death
+    returns_use_syscall: bool = False
 
 
 def fitting(host: Host, **choices: Any) -> Variant:  # noqa: ANN401 - fields of Variant
@@ -62,6 +66,8 @@ def fitting(host: Host, **choices: Any) -> Variant:  # noqa: ANN401 - fields of 
         pid_namespace=None if is_initial else (host.pidns_device or 0, host.pidns_inode or 0),
         current_in_packets=host.kernel >= CURRENT_IN_PACKETS_SINCE,
         linked_calls=host.kernel >= LINKED_CALLS_SINCE,
+        returns_use_syscall=host.machine == "x86_64"
+        and FILTERED_RETURNS[0] <= host.kernel < FILTERED_RETURNS[1],
         **choices,
     )
 
@@ -100,6 +106,10 @@ def definitions(variant: Variant) -> str:
 def assemble(variant: Variant) -> str:
     """The whole text; errors in it name the file and line they are in."""
     folder = directory()
-    parts = ["#include <uapi/linux/ptrace.h>", (folder / "events.h").read_text(), definitions(variant)]
-    parts += [f'#line 1 "bpf/{name}.c"\n{(folder / name).with_suffix(".c").read_text()}' for name in FILES]
+    parts = ["#include <uapi/linux/ptrace.h>", _text(folder / "events.h"), definitions(variant)]
+    parts += [f'#line 1 "bpf/{name}.c"\n{_text(folder / f"{name}.c")}' for name in FILES]
     return "\n".join(parts)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")  # whatever the locale
