@@ -136,6 +136,11 @@ def threads(pid: int) -> list[int]:
         return []
 
 
+def has_seccomp_filter(pid: int) -> bool:
+    """Whether its system calls pass a filter (Docker's default one, say): `Seccomp: 2` in /proc/PID/status."""
+    return (_read_status(pid) or {}).get("Seccomp") == "2"
+
+
 def thread_name(pid: int, tid: int) -> str | None:
     """What the thread calls itself (at most 15 bytes); None when it is gone."""
     text = _read_text(f"/proc/{pid}/task/{tid}/comm")

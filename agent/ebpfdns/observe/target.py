@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from ebpfdns.observe.processes import Process
 
 
+#: Nothing is worth the target's life: such a process is known from its packets only.
+DEADLY = (
+    "library calls: on this kernel (6.11 to 6.13) a return probe can kill a process that has a seccomp filter"
+)
+
+
 class Target:
     """A process that is traced; `pid` as the agent's namespace numbers it."""
 
@@ -40,6 +46,9 @@ class Target:
         known = {(library.device, library.inode) for library in self.libraries}
         is_new = {(library.device, library.inode) for library in found} != known
         self.libraries = found
+        if kernel.variant.returns_use_syscall and processes.has_seccomp_filter(self.process.alive_tid):
+            self._failures = [DEADLY]
+            found = []
         for library in found:
             try:
                 self._failures += kernel.attach_library(library, self.pid, self.process.alive_tid)
