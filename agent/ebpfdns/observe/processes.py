@@ -137,7 +137,7 @@ def threads(pid: int) -> list[int]:
 
 
 def has_seccomp_filter(pid: int) -> bool:
-    """Whether its system calls pass a filter (Docker's default one, say): `Seccomp: 2` in /proc/PID/status."""
+    """Whether its system calls pass a filter (Docker's, say): `Seccomp: 2` in /proc/PID/status."""
     return (_read_status(pid) or {}).get("Seccomp") == "2"
 
 

@@ -20,7 +20,7 @@ FILES = ("maps", "targets", "lookups", "connects", "wire", "waits", "lifetimes")
 
 CURRENT_IN_PACKETS_SINCE = LINKED_CALLS_SINCE = (6, 10)
 #: x86: a function with a return probe ends in uretprobe(), which seccomp filters before 6.14 do not know
-FILTERED_RETURNS = ((6, 11), (6, 14))
+SINCE_RETURNS, UNTIL_RETURNS = (6, 11), (6, 14)
 
 PACKAGE = Path(__file__).resolve().parents[1]
 #: In an installed wheel bpf/ is package data; in a checkout it lies at the top.
