@@ -141,7 +141,7 @@ def test_each_definition_is_used(name):
 
 
 def test_the_text_is_in_order_and_names_its_files():
-    """Header, definitions, then the files in their order, each under its own name for the compiler's errors."""
+    """Header, definitions, then the files in order, each under its own name for the compiler's errors."""
     text = sources.assemble(Variant())
     places = [text.index(f'#line 1 "bpf/{name}.c"') for name in sources.FILES]
     assert places == sorted(places)
