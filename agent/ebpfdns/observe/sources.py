@@ -66,8 +66,7 @@ def fitting(host: Host, **choices: Any) -> Variant:  # noqa: ANN401 - fields of 
         pid_namespace=None if is_initial else (host.pidns_device or 0, host.pidns_inode or 0),
         current_in_packets=host.kernel >= CURRENT_IN_PACKETS_SINCE,
         linked_calls=host.kernel >= LINKED_CALLS_SINCE,
-        returns_use_syscall=host.machine == "x86_64"
-        and FILTERED_RETURNS[0] <= host.kernel < FILTERED_RETURNS[1],
+        returns_use_syscall=host.machine == "x86_64" and SINCE_RETURNS <= host.kernel < UNTIL_RETURNS,
         **choices,
     )
 
