@@ -46,7 +46,7 @@ class Target:
         known = {(library.device, library.inode) for library in self.libraries}
         is_new = {(library.device, library.inode) for library in found} != known
         self.libraries = found
-        if kernel.variant.returns_use_syscall and processes.has_seccomp_filter(self.process.alive_tid):
+        if self._could_be_killed(kernel):
             self._failures = [DEADLY]
             found = []
         for library in found:
@@ -59,6 +59,12 @@ class Target:
         if self._wire_loss is not None:
             self._wire_loss = self._attach_wire(kernel)
         return is_new
+
+    def _could_be_killed(self, kernel: Kernel) -> bool:
+        """Whether a return probe may end a process: this one, or any other where probes are not bound to one."""
+        if not kernel.variant.returns_use_syscall:
+            return False
+        return kernel.variant.filter_calls or processes.has_seccomp_filter(self.process.alive_tid)
 
     def _attach_wire(self, kernel: Kernel) -> str | None:
         mount = cgroups.cgroup2_mount()
