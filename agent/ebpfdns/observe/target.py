@@ -61,7 +61,7 @@ class Target:
         return is_new
 
     def _could_be_killed(self, kernel: Kernel) -> bool:
-        """Whether a return probe may end a process: this one, or any other where probes are not bound to one."""
+        """Whether a return probe may end a process: this one, or any where probes are not bound to one."""
         if not kernel.variant.returns_use_syscall:
             return False
         return kernel.variant.filter_calls or processes.has_seccomp_filter(self.process.alive_tid)
