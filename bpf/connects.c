@@ -179,9 +179,10 @@ int connect_returns(struct syscall_result *ctx) {
     if (!record) return 0;
     if (goes_on) {
       record->flags |= CONNECT_NON_BLOCKING;
-      /* On loopback it is often established before connect() has returned. */
-      if (record->tcp_state != TCP_ESTABLISHED) return 0;
-      error = 0;
+      /* On loopback it is often over, well or refused, before connect() has returned. */
+      bool is_refused = record->tcp_state == TCP_CLOSE && record->error;
+      if (record->tcp_state != TCP_ESTABLISHED && !is_refused) return 0;
+      error = is_refused ? record->error : 0;
     }
     if (!claim(key)) return 0;
   }

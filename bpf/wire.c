@@ -286,13 +286,9 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
   } else {
     key = first_key;
     record = lookups.lookup(&key);
-    if (record && !record->status && has_asked_this(record, &question)) {
+    if (record && has_asked_this(record, &question)) {
       key = other_key;
       record = lookups.lookup(&key);
-    }
-    if (record && record->status) { /* kept for the agent, and in the way now */
-      count(LOST_KEPT_OVERWRITTEN, 1);
-      record = NULL;
     }
     if (!record) record = new_wire_lookup(socket, &question, key);
   }
@@ -604,7 +600,8 @@ int socket_errs(struct socket_error *ctx) {
   u16 port = 0, source_port = 0;
   read_kernel(&port, sizeof(port), (void *)socket + 12);
   read_kernel(&source_port, sizeof(source_port), (void *)socket + 14);
-  if (swapped(port) != ctx->port || source_port != ctx->source_port) return 0;
+  if (swapped(port) != ctx->port) return 0;
+  if (source_port && source_port != ctx->source_port) return 0; /* a refused TCP socket has given its own back */
   int error = ctx->error < 0 ? -ctx->error : ctx->error;
   connect_has_error(socket, error);
   struct dns_socket *known = sockets.lookup(&socket);
