@@ -266,7 +266,6 @@ enum counter {
   LOST_NAMES_CUT,
   LOST_MEMORY_UNREAD,    /* a name or result could not be read from the target */
   LOST_PACKETS_ODD,      /* a DNS packet that could not be taken apart */
-  LOST_KEPT_OVERWRITTEN, /* a kept frame was in the way of the next lookup of its thread */
   LOST_SOCKET_KEYS_FULL, /* more wire lookups open on one socket than are remembered */
   COUNTERS,
 };

@@ -87,7 +87,6 @@ INLINE struct lookup *record_of(struct call *call, u64 key) {
   if (call->has_record) return lookups.lookup(&key);
   int zero = 0;
   struct lookup *blank = blank_lookup.lookup(&zero);
-  if (lookups.lookup(&key)) count(LOST_KEPT_OVERWRITTEN, 1);
   if (!blank || lookups.update(&key, blank) != 0) {
     count(LOST_LOOKUPS_FULL, 1);
     return NULL;
@@ -190,14 +189,15 @@ INLINE void settle_questions(struct lookup *record) {
   if (unanswered) count(QUERIES_UNANSWERED, unanswered);
 }
 
-/* An ended lookup leaves the map for the ring. When many end at once the ring may be full: then it stays, marked as
- * ended, until the agent takes it from the map. */
+/* An ended lookup leaves the map for the ring. When many end at once the ring may be full: then it stays until the
+ * agent takes it from the map, under a key of its own, for its thread may begin the next one at any time. */
+#define KEPT_KEY(key, start_ns) ((((key) ^ (start_ns)) * 0x9E3779B97F4A7C15ULL) | 1ULL << 63)
 INLINE void tell_and_forget(struct lookup *record, u64 key, bool tell) {
   u64 bytes = sizeof(struct lookup) - (MAX_QUERIES - record->query_count) * sizeof(struct query);
   UNKNOWN(bytes);
   if (tell && bytes <= sizeof(struct lookup) && !is_submitted(record, bytes)) {
-    count(FRAMES_KEPT, 1);
-    return;
+    u64 kept_key = KEPT_KEY(key, record->start_ns);
+    count(lookups.update(&kept_key, record) == 0 ? FRAMES_KEPT : LOST_RING_FULL, 1);
   }
   lookups.delete(&key);
 }

@@ -15,7 +15,6 @@ KERNEL_STAGES = {
     "kernel_map_sockets": Counter.LOST_SOCKETS_FULL,
     "kernel_map_connects": Counter.LOST_CONNECTS_FULL,
     "kernel_map_waits": Counter.LOST_WAITS_FULL,
-    "kernel_kept": Counter.LOST_KEPT_OVERWRITTEN,
     "kernel_socket_keys": Counter.LOST_SOCKET_KEYS_FULL,
     "name_cut": Counter.LOST_NAMES_CUT,
     "memory_unread": Counter.LOST_MEMORY_UNREAD,
@@ -29,7 +28,6 @@ REMEDIES = {
     "kernel_map_sockets": MAP_REMEDY.format(what="open DNS sockets"),
     "kernel_map_connects": MAP_REMEDY.format(what="connects in flight at once"),
     "kernel_map_waits": MAP_REMEDY.format(what="threads that wait"),
-    "kernel_kept": "lookups ended faster than they were read: drop --all, or raise --slow-after",
     "kernel_socket_keys": "more than 8 lookups were open on one socket: their end at its close is not seen",
     "kernel_missed": "a probe could not run because another one was running on that CPU: counts may be short",
     "name_cut": "names longer than 255 bytes, or 92 in a question, are cut or left out",
@@ -43,7 +41,6 @@ REMEDIES = {
 HIDING = frozenset(
     {
         "kernel_ring",
-        "kernel_kept",
         "kernel_map_calls",
         "kernel_map_lookups",
         "kernel_map_sockets",

@@ -166,8 +166,7 @@ class Counter(IntEnum):
     LOST_NAMES_CUT = 19
     LOST_MEMORY_UNREAD = 20
     LOST_PACKETS_ODD = 21
-    LOST_KEPT_OVERWRITTEN = 22
-    LOST_SOCKET_KEYS_FULL = 23
+    LOST_SOCKET_KEYS_FULL = 22
 
 
 class Latency(IntEnum):

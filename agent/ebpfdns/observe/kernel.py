@@ -328,12 +328,12 @@ class Kernel:
 
     def take_ended_lookups(self) -> list[bytes]:
         """Frames of lookups that ended when the ring was full: they waited in the map, and leave it now."""
-
-        def has_ended(raw: memoryview, at: int) -> bool:
-            return bool(raw[at + LOOKUP_STATUS_AT])
-
-        found = list(self._select("lookups", boundary.LOOKUP_BYTES, has_ended))
-        return [raw for raw in found if self.drop_lookup(U64.unpack_from(raw, 8)[0])]
+        keys, values, count = self._maps["lookups"].items()
+        size, found = boundary.LOOKUP_BYTES, {}
+        for i, key in enumerate(_words(keys, count)):
+            if key != U64.unpack_from(values, i * size + 8)[0]:  # they wait under another key than their own
+                found[key] = bytes(values[i * size : (i + 1) * size])
+        return [raw for key, raw in found.items() if self.drop_lookup(key)]
 
     def open_connects(self, older_than_ns: int) -> list[bytes]:
         """Records of connects that began before a time; of two for one connect the socket's own."""
