@@ -2,41 +2,37 @@
 
     item → decode → tracker (is it due? has it ended?) → situation → judge → event
 
-Owns: the order of the steps and what is remembered about targets. Must not know: bcc, clocks, files, sockets.
+Owns: the order of the steps, and what was last said of each open thing.
+Must not know: bcc, clocks, files, sockets.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ebpfdns.correlate.losses import REMEDIES, LossBook
-from ebpfdns.correlate.tracker import Name, Tracker
-from ebpfdns.diagnose import judge
-from ebpfdns.diagnose.cause import Cause, Evidence
-from ebpfdns.model import boundary, decode
-from ebpfdns.model.boundary import Counter, Latency, WaitKind
+from ebpfdns.correlate.redaction import Thing, redacted
+from ebpfdns.correlate.tracker import Name, Tracked, Tracker
+from ebpfdns.diagnose import conclusion
+from ebpfdns.model import decode
 from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Situation
-from ebpfdns.publish import events
-from ebpfdns.publish.lines import printable, rfc3339
+from ebpfdns.publish import events, sentences, totals
+from ebpfdns.publish.lines import rfc3339
+from ebpfdns.publish.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ebpfdns.correlate import items
+    from ebpfdns.diagnose.cause import Cause
     from ebpfdns.publish.events import Event
 
-Thing = TypeVar("Thing", Lookup, Connect)
 Raw = TypeVar("Raw")
 Fact = TypeVar("Fact")
 
 #: Until the recording says otherwise.
 STUCK_AFTER_NS = 1_000_000_000
-#: Lookup ids that a later connect may refer to.
-REMEMBERED_IDS = 4096
 
 
 class Pipeline:
@@ -46,9 +42,9 @@ class Pipeline:
         self._started: items.Started | None = None
         self._tracker = Tracker(STUCK_AFTER_NS)
         self._losses = LossBook()
-        self._targets: dict[int, items.Attached] = {}
-        self._last: dict[Name, tuple[Lookup | Connect, Cause | None]] = {}
-        self._ids: OrderedDict[tuple[int, int], str] = OrderedDict()
+        self._loss_told_wall_ns: dict[str, int] = {}
+        self._around = Surroundings()
+        self._last: dict[Name, tuple[Lookup | Connect, Cause]] = {}
         self.execed: list[int] = []  # pids whose program changed: the owner of the loop takes them
         self.forked: list[int] = []
 
@@ -76,45 +72,66 @@ class Pipeline:
     def _on_started(self, item: items.Started) -> list[Event]:
         self._started = item
         self._tracker = Tracker(item.stuck_after_ns)
+        self._around.host = item.host
         return []
 
     def _on_attached(self, item: items.Attached) -> list[Event]:
-        known = self._targets.get(item.pid)
-        self._targets[item.pid] = item
-        program = item.process["executable"]["name"]
-        verb = "tracing" if known is None else "still tracing, now it runs"
-        return [
-            self._target_event(item, item, "attached", f"{verb} {program} (pid {item.pid})", item.coverage)
-        ]
+        is_known = self._around.add(item)
+        message = sentences.attached(item.process["executable"]["name"], item.pid, again=is_known)
+        return [self._around.line_of_target(item, item, "attached", message)]
 
     def _on_gone(self, item: items.Gone) -> list[Event]:
-        target = self._targets.pop(item.pid, None)
+        target = self._around.remove(item.pid)
         if target is None:
             return []
-        program = target.process["executable"]["name"]
-        message = (
-            f"{program} (pid {item.pid}) has exited"
-            if item.status == "exited"
-            else f"no longer tracing {program}"
-        )
-        return [self._target_event(item, target, item.status, message, target.coverage)]
-
-    def _target_event(
-        self, item: items.Item, target: items.Attached, status: str, message: str, coverage: dict[str, Any]
-    ) -> Event:
-        found = self._base("target", item, message) | {"process": target.process} | target.around
-        return found | {"target": {"status": status, "coverage": coverage}}
+        message = sentences.gone(target.process["executable"]["name"], item.pid, item.status)
+        return [self._around.line_of_target(item, target, item.status, message)]
 
     def _on_frames(self, item: items.Frames) -> list[Event]:
         lines: list[Event] = []
         for fact in self._facts(item, decode.frame, item.frames, lines):
-            if isinstance(fact, Lookup):
-                lines += self._lookup_ends(item, self._redacted(fact))
-            elif isinstance(fact, Connect):
-                lines += self._connect_ends(item, self._redacted(fact))
+            if isinstance(fact, ProcessEvent):
+                (self.execed if fact.change == "execed" else self.forked).append(fact.pid)
             else:
-                self._process_changes(fact)
+                lines += self._ends(item, self._redacted(fact))
         return lines
+
+    def _on_scan(self, item: items.Scan) -> list[Event]:
+        lines: list[Event] = []
+        for lookup in self._facts(item, decode.lookup, item.lookups, lines):
+            lines += self._is_open(item, self._redacted(lookup))
+        for lookup in self._facts(item, _lookup_of_call, item.calls, lines):
+            lines += self._is_open(item, self._redacted(lookup))
+        for connect in self._facts(item, decode.connect, item.connects, lines):
+            lines += self._is_open(item, self._redacted(connect))
+        for lookup in self._facts(item, decode.lookup, item.expired_lookups, lines):
+            lost = replace(self._redacted(lookup), status="abandoned", end_ns=item.now_ns)
+            lines += self._ends(item, lost)
+        for connect in self._facts(item, decode.connect, item.expired_connects, lines):
+            lines += self._ends(item, replace(self._redacted(connect), status="abandoned"))
+        for name in [] if item.vanished is None else self._tracker.vanish(item.vanished):
+            lines += self._end_is_lost(item, name)
+        return lines
+
+    def _on_lost(self, item: items.Lost) -> list[Event]:
+        return self._loss_lines(item, self._losses.update(item.now_ns, item.totals))
+
+    def _on_stats(self, item: items.Stats) -> list[Event]:
+        stuck = self._tracker.stuck
+        counted = totals.counted(
+            item.counters, stuck_lookups=stuck["lookup"], stuck_connects=stuck["connect"]
+        )
+        stats = {
+            "since": rfc3339(self._start_wall_ns(item)),
+            "targets": len(self._around),
+            **counted,
+            "latency_ms": totals.latencies(item.histograms),
+            "lost": dict(self._losses.totals),
+            "agent": item.agent,
+        }
+        return [self._around.line("stats", item, sentences.totals(counted["lookups"])) | {"stats": stats}]
+
+    # Bytes.
 
     def _facts(
         self, item: items.Item, decoder: Callable[[Raw], Fact], raws: list[Raw], lines: list[Event]
@@ -125,172 +142,46 @@ class Pipeline:
                 yield decoder(raw)
             except decode.DecodeError:
                 self._losses.add(item.now_ns, "frame_bad", 1)
-                lines += self._lost_events(item, {"frame_bad": 1})
+                lines += self._loss_lines(item, {"frame_bad": 1})
 
-    def _process_changes(self, fact: ProcessEvent) -> None:
-        (self.execed if fact.change == "execed" else self.forked).append(fact.pid)
+    def _redacted(self, thing: Thing) -> Thing:
+        return redacted(thing, self._started.redact_key if self._started else None)
 
-    def _on_scan(self, item: items.Scan) -> list[Event]:
+    # Lookups and connects.
+
+    def _is_open(self, item: items.Scan, thing: Lookup | Connect) -> list[Event]:
+        """A line for what is stuck and due."""
+        if thing.status != "in_flight":  # it ended while the map was read; its frame says how
+            return []
+        name = _name(thing)
+        tracked = self._tracker.is_open(name, thing.pid, item.now_ns, item.wall_ns)
+        if tracked is None:
+            return []
         lines: list[Event] = []
-        for lookup in self._facts(item, decode.lookup, item.lookups, lines):
-            lines += self._lookup_is_open(item, self._redacted(lookup))
-        for lookup in self._facts(item, _lookup_of_call, item.calls, lines):
-            lines += self._lookup_is_open(item, self._redacted(lookup))
-        for connect in self._facts(item, decode.connect, item.connects, lines):
-            lines += self._connect_is_open(item, self._redacted(connect))
-        for lookup in self._facts(item, decode.lookup, item.expired_lookups, lines):
-            lost = replace(self._redacted(lookup), status="abandoned", end_ns=item.now_ns)
-            lines += self._lookup_ends(item, lost)
-        for connect in self._facts(item, decode.connect, item.expired_connects, lines):
-            lines += self._connect_ends(item, replace(self._redacted(connect), status="abandoned"))
-        for name in [] if item.vanished is None else self._tracker.vanish(item.vanished):
-            lines += self._end_is_lost(item, name)
-        return lines
+        thread = item.threads.get(str(thing.tid))
+        conf = item.resolv_confs.get(str(thing.pid)) if isinstance(thing, Lookup) else None
+        cause = conclusion.while_open(self._situation(item, thing, thread, conf))
+        self._last[name] = (thing, cause)
+        about: dict[str, Any] = {"now_ns": item.now_ns, "update": tracked.updates}
+        if isinstance(thing, Lookup):
+            waits = [raw for tid, raw in item.waits.items() if tid == str(thing.tid)]
+            wait = next(self._facts(item, decode.wait, waits, lines), None)
+            about |= {"wait": wait, "waiting_on": events.waiting_on(thread, wait, item.now_ns)}
+        message = sentences.in_flight(thing, item.now_ns, cause)
+        return [*lines, self._line(item, "_stuck", thing, tracked, message, cause, about)]
 
-    def _on_lost(self, item: items.Lost) -> list[Event]:
-        return self._lost_events(item, self._losses.update(item.now_ns, item.totals))
-
-    def _on_stats(self, item: items.Stats) -> list[Event]:
-        return [self._stats_event(item)]
-
-    # Lookups.
-
-    def _lookup_is_open(self, item: items.Scan, lookup: Lookup) -> list[Event]:
-        if lookup.status != "in_flight":  # it ended while the map was read; its frame says how
-            return []
-        name: Name = ("lookup", lookup.key, lookup.start_ns)
-        tracked = self._tracker.is_open(name, lookup.pid, item.now_ns, item.wall_ns)
+    def _ends(self, item: items.Item, thing: Lookup | Connect) -> list[Event]:
+        """The last line of something, unless it was written before."""
+        name = _name(thing)
+        tracked = self._tracker.ends(name, thing.pid, item.now_ns, item.wall_ns)
         if tracked is None:
             return []
-        self._remember_id((lookup.key, lookup.start_ns), tracked.id)
-        thread = item.threads.get(str(lookup.tid))
-        situation = self._situation(item.now_ns, lookup, thread, item.resolv_confs.get(str(lookup.pid)))
-        cause = judge.judge(situation) or UNEXPLAINED
-        self._last[name] = (lookup, cause)
-        lines: list[Event] = []
-        waits = [raw for tid, raw in item.waits.items() if tid == str(lookup.tid)]
-        wait = next(self._facts(item, decode.wait, waits, lines), None)
-        found = self._about(item, "lookup_stuck", lookup, self._open_message(item.now_ns, lookup, cause))
-        found["lookup"] = events.lookup_event(
-            lookup,
-            identity=tracked.id,
-            started_wall_ns=tracked.started_wall_ns,
-            resolver=self._resolver(lookup.pid),
-            now_ns=item.now_ns,
-            update=tracked.updates,
-            waiting_on=events.waiting_on(thread, wait, item.now_ns),
-            wait=wait,
-        )
-        return [*lines, found | {"cause": events.cause_event(cause), "chain": []}]
-
-    def _lookup_ends(self, item: items.Item, lookup: Lookup) -> list[Event]:
-        name: Name = ("lookup", lookup.key, lookup.start_ns)
-        tracked = self._tracker.ends(name, lookup.pid, item.now_ns, item.wall_ns)
-        if tracked is None:
-            return []
-        self._remember_id((lookup.key, lookup.start_ns), tracked.id)
-        _, last_cause = self._last.pop(name, (None, None))
-        cause = judge.judge(self._situation(item.now_ns, lookup, None, None))
-        cause = _more_telling(cause, last_cause, lookup)
-        found = self._about(item, "lookup", lookup, _end_message(lookup, cause))
-        found["lookup"] = events.lookup_event(
-            lookup,
-            identity=tracked.id,
-            started_wall_ns=tracked.started_wall_ns,
-            resolver=self._resolver(lookup.pid),
-            now_ns=item.now_ns,
-        )
-        if cause is not None:
-            found["cause"] = events.cause_event(cause)
-        return [found | {"chain": []}]
-
-    def _situation(
-        self, now_ns: int, lookup: Lookup, thread: dict[str, Any] | None, resolv_conf: dict[str, Any] | None
-    ) -> Situation:
-        coverage = self._coverage(lookup.pid)
-        return Situation(
-            now_ns=now_ns,
-            lookup=lookup,
-            thread=thread,
-            resolv_conf=resolv_conf,
-            resolver="unknown" if lookup.is_wire else self._resolver(lookup.pid),
-            wire=bool(coverage.get("wire", True)),
-            lost=self._losses.hiding_since(lookup.start_ns),
-            missing=tuple(coverage.get("missing", ())),
-        )
-
-    @staticmethod
-    def _open_message(now_ns: int, lookup: Lookup, cause: Cause) -> str:
-        age = events.seconds(now_ns - lookup.start_ns)
-        return f"lookup of {events.name_text(lookup) or 'a name'} in flight for {age}: {cause.summary}"
-
-    def _remember_id(self, place: tuple[int, int], identity: str) -> None:
-        self._ids[place] = identity
-        if len(self._ids) > REMEMBERED_IDS:
-            self._ids.popitem(last=False)
-
-    # Connects.
-
-    def _connect_is_open(self, item: items.Scan, connect: Connect) -> list[Event]:
-        if connect.status != "in_flight":
-            return []
-        name: Name = ("connect", connect.key, connect.start_ns)
-        tracked = self._tracker.is_open(name, connect.pid, item.now_ns, item.wall_ns)
-        if tracked is None:
-            return []
-        thread = item.threads.get(str(connect.tid))
-        cause = judge.judge(self._connect_situation(item.now_ns, connect, thread)) or UNEXPLAINED
-        self._last[name] = (connect, cause)
-        age = events.seconds(item.now_ns - connect.start_ns)
-        message = f"connect to {events.connect_target(connect)} in flight for {age}: {cause.summary}"
-        found = self._about(item, "connect_stuck", connect, message)
-        found["connect"] = events.connect_event(
-            connect,
-            identity=tracked.id,
-            lookup_id=self._lookup_id(connect),
-            now_ns=item.now_ns,
-            update=tracked.updates,
-        )
-        return [found | {"cause": events.cause_event(cause)}]
-
-    def _connect_ends(self, item: items.Item, connect: Connect) -> list[Event]:
-        name: Name = ("connect", connect.key, connect.start_ns)
-        tracked = self._tracker.ends(name, connect.pid, item.now_ns, item.wall_ns)
-        if tracked is None:
-            return []
-        self._last.pop(name, None)
-        took = events.seconds((connect.end_ns or item.now_ns) - connect.start_ns)
-        verb = {"ok": "took", "failed": "failed after"}.get(connect.status, "was given up after")
-        found = self._about(
-            item, "connect", connect, f"connect to {events.connect_target(connect)} {verb} {took}"
-        )
-        found["connect"] = events.connect_event(
-            connect, identity=tracked.id, lookup_id=self._lookup_id(connect), now_ns=item.now_ns
-        )
-        return [found]
-
-    def _connect_situation(self, now_ns: int, connect: Connect, thread: dict[str, Any] | None) -> Situation:
-        coverage = self._coverage(connect.pid)
-        return Situation(
-            now_ns=now_ns,
-            connect=connect,
-            thread=thread,
-            resolver=self._resolver(connect.pid),
-            wire=bool(coverage.get("wire", True)),
-            lost=self._losses.hiding_since(connect.start_ns),
-            missing=tuple(coverage.get("missing", ())),
-        )
-
-    def _lookup_id(self, connect: Connect) -> str | None:
-        """The id of the lookup that gave this address; one that had no line of its own gets its id now."""
-        if connect.lookup_key is None or connect.lookup_start_ns is None:
-            return None
-        place = (connect.lookup_key, connect.lookup_start_ns)
-        if place not in self._ids:
-            self._remember_id(place, self._tracker.new_id("lookup", connect.pid))
-        return self._ids[place]
-
-    # Ends that were lost, losses, numbers.
+        _, last = self._last.pop(name, (None, None))
+        cause = None
+        if isinstance(thing, Lookup):
+            cause = conclusion.at_the_end(self._situation(item, thing, None, None), last)
+        message = sentences.ended(thing, item.now_ns, cause)
+        return [self._line(item, "", thing, tracked, message, cause, {"now_ns": item.now_ns})]
 
     def _end_is_lost(self, item: items.Scan, name: Name) -> list[Event]:
         """Every stuck line is followed by one last line, also when the kernel's word of the end was lost."""
@@ -300,153 +191,82 @@ class Pipeline:
         tracked = self._tracker.ends(name, thing.pid, item.now_ns, item.wall_ns)
         if tracked is None:
             return []
+        about = {"now_ns": item.now_ns, "lost_end": True}
+        said = cause if isinstance(thing, Lookup) else None
+        return [self._line(item, "", thing, tracked, sentences.end_lost(thing), said, about)]
+
+    def _line(  # noqa: PLR0917 - what a line is made of
+        self,
+        item: items.Item,
+        suffix: str,
+        thing: Lookup | Connect,
+        tracked: Tracked,
+        message: str,
+        cause: Cause | None,
+        about: dict[str, Any],
+    ) -> Event:
+        said = {} if cause is None else {"cause": events.cause_event(cause)}
         if isinstance(thing, Connect):
-            target = events.connect_target(thing)
-            found = self._about(item, "connect", thing, f"connect to {target} has ended; how was lost")
-            found["connect"] = events.connect_event(
-                thing,
-                identity=tracked.id,
-                lookup_id=self._lookup_id(thing),
-                now_ns=item.now_ns,
-                lost_end=True,
-            )
-            return [found]
-        text = f"lookup of {events.name_text(thing) or 'a name'} has ended; how was lost"
-        found = self._about(item, "lookup", thing, text)
+            found = self._around.line_about(f"connect{suffix}", item, thing, message)
+            lookup_id = self._lookup_id(thing)
+            found["connect"] = events.connect_event(thing, identity=tracked.id, lookup_id=lookup_id, **about)
+            return found | said
+        found = self._around.line_about(f"lookup{suffix}", item, thing, message)
         found["lookup"] = events.lookup_event(
             thing,
             identity=tracked.id,
             started_wall_ns=tracked.started_wall_ns,
-            resolver=self._resolver(thing.pid),
-            now_ns=item.now_ns,
-            lost_end=True,
+            resolver=self._around.resolver(thing.pid),
+            **about,
         )
-        if cause is not None:
-            found["cause"] = events.cause_event(cause)
-        return [found | {"chain": []}]
+        return found | said | {"chain": []}
 
-    def _lost_events(self, item: items.Item, added: dict[str, int]) -> list[Event]:
-        since = rfc3339(self._started.wall_ns if self._started else item.wall_ns)
+    def _lookup_id(self, connect: Connect) -> str | None:
+        """The id of the lookup that gave this address."""
+        if connect.lookup_key is None or connect.lookup_start_ns is None:
+            return None
+        return self._tracker.identity(("lookup", connect.lookup_key, connect.lookup_start_ns), connect.pid)
+
+    def _situation(
+        self,
+        item: items.Item,
+        thing: Lookup | Connect,
+        thread: dict[str, Any] | None,
+        resolv_conf: dict[str, Any] | None,
+    ) -> Situation:
+        coverage = self._around.coverage(thing.pid)
+        is_wire = isinstance(thing, Lookup) and thing.is_wire
+        return Situation(
+            now_ns=item.now_ns,
+            lookup=thing if isinstance(thing, Lookup) else None,
+            connect=thing if isinstance(thing, Connect) else None,
+            thread=thread,
+            resolv_conf=resolv_conf,
+            resolver="unknown" if is_wire else self._around.resolver(thing.pid),
+            wire=bool(coverage.get("wire", True)),
+            lost=self._losses.hiding_since(thing.start_ns),
+            missing=tuple(coverage.get("missing", ())),
+        )
+
+    # Losses.
+
+    def _loss_lines(self, item: items.Item, added: dict[str, int]) -> list[Event]:
         lines = []
-        for stage, by in added.items():
-            found = self._base("lost", item, f"{by} lost ({stage}): {REMEDIES.get(stage, '')}")
+        for stage, count in added.items():
             remedy = REMEDIES.get(stage, "ebpfdns doctor")
-            lines.append(found | {"lost": {"where": stage, "count": by, "since": since, "remedy": remedy}})
+            since_ns = self._loss_told_wall_ns.get(stage, self._start_wall_ns(item))
+            self._loss_told_wall_ns[stage] = item.wall_ns
+            lost = {"where": stage, "count": count, "since": rfc3339(since_ns), "remedy": remedy}
+            message = sentences.lost(stage, count, remedy)
+            lines.append(self._around.line("lost", item, message) | {"lost": lost})
         return lines
 
-    def _stats_event(self, item: items.Stats) -> Event:
-        counts = item.counters
-        lookups = {
-            "started": counts[Counter.LOOKUPS_STARTED],
-            "ok": counts[Counter.LOOKUPS_OK],
-            "failed": counts[Counter.LOOKUPS_FAILED],
-            "abandoned": counts[Counter.LOOKUPS_ABANDONED],
-            "stuck": self._tracker.stuck["lookup"],
-        }
-        lookups["in_flight"] = max(
-            lookups["started"] - lookups["ok"] - lookups["failed"] - lookups["abandoned"], 0
-        )
-        connects = {
-            "started": counts[Counter.CONNECTS_STARTED],
-            "ok": counts[Counter.CONNECTS_OK],
-            "failed": counts[Counter.CONNECTS_FAILED],
-            "abandoned": counts[Counter.CONNECTS_ABANDONED],
-            "stuck": self._tracker.stuck["connect"],
-        }
-        ended = connects["ok"] + connects["failed"] + connects["abandoned"]
-        connects["in_flight"] = max(connects["started"] - ended, 0)
-        queries = {
-            "sent": counts[Counter.QUERIES_SENT],
-            "answered": counts[Counter.QUERIES_ANSWERED],
-            "unanswered": counts[Counter.QUERIES_UNANSWERED],
-        }
-        rows = [events.histogram(row, boundary.HISTOGRAM_SHIFT) for row in item.histograms]
-        waits = {kind.name.lower(): rows[Latency.WAIT + kind] for kind in WaitKind}
-        message = "{started} lookups: {ok} ok, {failed} failed, {stuck} stuck, {in_flight} in flight".format(
-            **lookups
-        )
-        return self._base("stats", item, message) | {
-            "stats": {
-                "since": rfc3339(self._started.wall_ns if self._started else item.wall_ns),
-                "targets": len(self._targets),
-                "lookups": lookups,
-                "connects": connects,
-                "queries": queries,
-                "latency_ms": {
-                    "lookup": rows[Latency.LOOKUP],
-                    "connect": rows[Latency.CONNECT],
-                    "query": rows[Latency.QUERY],
-                    "event_loop_wait": waits,
-                },
-                "lost": dict(self._losses.totals),
-                "agent": item.agent,
-            }
-        }
-
-    # What lines have in common.
-
-    def _base(self, kind: str, item: items.Item, message: str) -> Event:
-        return events.base(kind, item.wall_ns, self._started.host if self._started else "", message)
-
-    def _about(self, item: items.Item, kind: str, thing: Lookup | Connect, message: str) -> Event:
-        found = self._base(kind, item, message)
-        target = self._targets.get(thing.pid)
-        unknown = {"pid": thing.pid, "executable": {"name": None, "path": None}, "start_time": None}
-        found["process"] = target.process if target else unknown
-        if not (isinstance(thing, Lookup) and thing.is_wire):
-            found["thread"] = {"id": thing.tid, "name": printable(thing.comm) if thing.comm else None}
-        return found | (target.around if target else {})
-
-    def _coverage(self, pid: int) -> dict[str, Any]:
-        target = self._targets.get(pid)
-        return target.coverage if target else {}
-
-    def _resolver(self, pid: int) -> str:
-        target = self._targets.get(pid)
-        return target.resolver if target else "unknown"
-
-    def _redacted(self, thing: Thing) -> Thing:
-        """The same with its names hashed, when that was asked for: before anything else can see them."""
-        key = self._started.redact_key if self._started else None
-        if key is None:
-            return thing
-
-        def hashed(name: bytes | None) -> bytes | None:
-            if not name:
-                return name
-            plain = name.lower().rstrip(b".")
-            return b"redacted-" + hmac.new(key.encode(), plain, hashlib.sha256).hexdigest()[:16].encode()
-
-        if isinstance(thing, Connect):
-            return replace(thing, lookup_name=hashed(thing.lookup_name))
-        queries = tuple(replace(query, name=hashed(query.name)) for query in thing.queries)
-        address = None if thing.address is None else (hashed(thing.address.encode()) or b"").decode()
-        return replace(thing, name=hashed(thing.name), address=address, queries=queries)
+    def _start_wall_ns(self, item: items.Item) -> int:
+        return self._started.wall_ns if self._started else item.wall_ns
 
 
-#: When no rule, not even `unknown`, has a word for an open thing.
-UNEXPLAINED = Cause(
-    id="unknown",
-    confidence="possible",
-    summary="It waits, and what was observed does not say why.",
-    evidence=(Evidence("blocked_in_syscall", "it has not ended", {}),),
-    remedy="ebpfdns doctor",
-)
-
-
-def _more_telling(cause: Cause | None, last: Cause | None, lookup: Lookup) -> Cause | None:
-    """The end's own cause; the last one told while it was stuck where the end alone says nothing."""
-    if cause is None or (cause.id == "unknown" and last is not None):
-        return last if last is not None or lookup.status == "ok" else cause
-    return cause
-
-
-def _end_message(lookup: Lookup, cause: Cause | None) -> str:
-    name = events.name_text(lookup) or "a name"
-    took = events.seconds((lookup.end_ns or lookup.start_ns) - lookup.start_ns)
-    verb = {"ok": "took", "failed": "failed after"}.get(lookup.status, "was abandoned after")
-    why = f": {cause.summary}" if cause is not None else ""
-    return f"lookup of {name} {verb} {took}{why}"
+def _name(thing: Lookup | Connect) -> Name:
+    return ("connect" if isinstance(thing, Connect) else "lookup", thing.key, thing.start_ns)
 
 
 def _lookup_of_call(call: items.OpenCall) -> Lookup:

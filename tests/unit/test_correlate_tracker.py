@@ -116,11 +116,15 @@ def test_a_key_that_is_used_again_is_another_thing():
 def test_ids_count_for_each_process():
     """Each process has its own numbers; lookups and connects share them."""
     tracker = Tracker(1 * S)
-    assert [tracker.new_id(kind, pid) for kind, pid in (("lookup", 1), ("connect", 1), ("lookup", 2))] == [
-        "1-1",
-        "1-c2",
-        "2-1",
-    ]
+    things = ((LOOKUP, 1), (CONNECT, 1), (("lookup", 8, START_NS), 2), (LOOKUP, 1))
+    assert [tracker.identity(name, pid) for name, pid in things] == ["1-1", "1-c2", "2-1", "1-1"]
+
+
+def test_an_id_that_was_given_early_is_kept():
+    """A lookup that a connect has named already is told under that id."""
+    tracker = Tracker(1 * S)
+    early = tracker.identity(LOOKUP, PID)
+    assert (seen(tracker), ended(tracker)) == (1, early)
 
 
 def test_lost_only_when_missed_twice_in_a_row():

@@ -14,8 +14,9 @@ from jsonschema import Draft202012Validator
 
 from ebpfdns.correlate import items
 from ebpfdns.correlate.losses import REMEDIES
+from ebpfdns.correlate.tracker import REMEMBERED_IDS
 from ebpfdns.model import boundary
-from ebpfdns.pipeline import REMEMBERED_IDS, Pipeline
+from ebpfdns.pipeline import Pipeline
 from ebpfdns.publish.lines import line
 from ebpfdns.publish.schema import schema
 
@@ -231,7 +232,7 @@ def test_memory_of_ids_is_bounded():
     given_by = {"flags": 4, "lookup_start_ns": at(0), "lookup_name": facts.NAME}
     for key in range(REMEMBERED_IDS + 10):
         pipeline.feed(frames(1, connect(0, end=0.5, key=key, lookup_key=key, **given_by)))
-    assert len(pipeline._ids) == REMEMBERED_IDS
+    assert len(pipeline._tracker._ids) == REMEMBERED_IDS
 
 
 def test_a_connect_whose_end_was_lost_says_so():
@@ -283,7 +284,7 @@ def test_forks_and_execs_wait_for_the_owner_of_the_loop():
 
 
 def test_losses_are_told_once_with_a_remedy():
-    """Each loss has a line with its stage, how many since the last, and what helps."""
+    """Each loss has a line: its stage, how many since the last such line and since when, what helps."""
     totals = {"kernel_ring": 3, "name_cut": 1}
     first = items.Lost(**facts.clock(1), totals=totals)
     second = items.Lost(**facts.clock(2), totals=totals | {"kernel_ring": 5})
@@ -291,6 +292,8 @@ def test_losses_are_told_once_with_a_remedy():
     told = [(event["lost"]["where"], event["lost"]["count"]) for event in events]
     assert told == [("kernel_ring", 3), ("name_cut", 1), ("kernel_ring", 2)]
     assert all(event["lost"]["remedy"] == REMEDIES[event["lost"]["where"]] for event in events)
+    since = [event["lost"]["since"][17:19] for event in events]
+    assert since == ["00", "00", "01"]
 
 
 def test_a_loss_lowers_the_confidence():

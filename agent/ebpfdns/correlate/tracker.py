@@ -25,6 +25,8 @@ Name = tuple[Kind, int, int]
 #: Ended things that are remembered, so that a late sighting of one does not open it again: so many of those
 #: that were old enough to be seen open, and of the others.
 REMEMBERED = 8192
+#: Ids of lookups that a later connect may refer to.
+REMEMBERED_IDS = 4096
 STRIKES = 2
 
 
@@ -50,6 +52,7 @@ class Tracker:
         self._numbers: Counter[int] = Counter()
         self._ended: OrderedDict[Name, None] = OrderedDict()
         self._ended_young: OrderedDict[Name, None] = OrderedDict()
+        self._ids: OrderedDict[Name, str] = OrderedDict()
         self.stuck: Counter[Kind] = Counter()
         self.ended_twice = 0
 
@@ -72,7 +75,7 @@ class Tracker:
             return None
         tracked = self._tracked.get(name)
         if tracked is None:
-            tracked = Tracked(self.new_id(name[0], pid), name, pid, wall_ns - (now_ns - name[2]))
+            tracked = Tracked(self.identity(name, pid), name, pid, wall_ns - (now_ns - name[2]))
             self._tracked[name] = tracked
             self.stuck[name[0]] += 1
         age_ns = now_ns - name[2]
@@ -94,7 +97,7 @@ class Tracker:
         if len(remembered) > REMEMBERED:
             remembered.popitem(last=False)
         tracked = self._tracked.pop(name, None)
-        return tracked or Tracked(self.new_id(name[0], pid), name, pid, wall_ns - (now_ns - name[2]))
+        return tracked or Tracked(self.identity(name, pid), name, pid, wall_ns - (now_ns - name[2]))
 
     def vanish(self, names: list[Name]) -> list[Name]:
         """Of all that is tracked these are not open any more, and no end was told: those that is certain of.
@@ -113,7 +116,18 @@ class Tracker:
         """What was told of and has not ended."""
         return list(self._tracked)
 
-    def new_id(self, kind: Kind, pid: int) -> str:
-        """The next id of a process: 4242-17 for lookups, 4242-c18 for connects."""
+    def identity(self, name: Name, pid: int) -> str:
+        """The id of a thing, the next of its process when it has none: 4242-17, or 4242-c18 of a connect.
+
+        Those of lookups are remembered for a while: connects name the lookup that they come from.
+        """
+        known = self._ids.get(name)
+        if known is not None:
+            return known
         self._numbers[pid] += 1
-        return f"{pid}-{self._numbers[pid]}" if kind == "lookup" else f"{pid}-c{self._numbers[pid]}"
+        if name[0] == "connect":
+            return f"{pid}-c{self._numbers[pid]}"
+        self._ids[name] = f"{pid}-{self._numbers[pid]}"
+        if len(self._ids) > REMEMBERED_IDS:
+            self._ids.popitem(last=False)
+        return f"{pid}-{self._numbers[pid]}"

@@ -1,0 +1,62 @@
+"""The `message` of each line: one sentence for people.
+
+Owns: these sentences. Must not know: fields of a line, how a cause is found.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ebpfdns.model.facts import Connect, Lookup
+from ebpfdns.publish.events import connect_target, name_text, seconds
+
+if TYPE_CHECKING:
+    from ebpfdns.diagnose.cause import Cause
+
+
+def _what(thing: Lookup | Connect) -> str:
+    if isinstance(thing, Connect):
+        return f"connect to {connect_target(thing)}"
+    return f"lookup of {name_text(thing) or 'a name'}"
+
+
+def in_flight(thing: Lookup | Connect, now_ns: int, cause: Cause) -> str:
+    """It is stuck, for so long, because of this."""
+    return f"{_what(thing)} in flight for {seconds(now_ns - thing.start_ns)}: {cause.summary}"
+
+
+def ended(thing: Lookup | Connect, now_ns: int, cause: Cause | None = None) -> str:
+    """It has ended so, after so long."""
+    given_up = "was given up after" if isinstance(thing, Connect) else "was abandoned after"
+    verb = {"ok": "took", "failed": "failed after"}.get(thing.status, given_up)
+    took = seconds((now_ns if thing.end_ns is None else thing.end_ns) - thing.start_ns)
+    why = "" if cause is None else f": {cause.summary}"
+    return f"{_what(thing)} {verb} {took}{why}"
+
+
+def end_lost(thing: Lookup | Connect) -> str:
+    """It has ended, and nobody told how."""
+    return f"{_what(thing)} has ended; how was lost"
+
+
+def attached(program: str | None, pid: int, *, again: bool) -> str:
+    """A process is traced."""
+    return f"{'still tracing, now it runs' if again else 'tracing'} {program or 'a program'} (pid {pid})"
+
+
+def gone(program: str | None, pid: int, status: str) -> str:
+    """A process is not traced any more."""
+    name = program or "a program"
+    return f"{name} (pid {pid}) has exited" if status == "exited" else f"no longer tracing {name}"
+
+
+def lost(stage: str, count: int, remedy: str) -> str:
+    """Something was dropped."""
+    return f"{count} lost ({stage}): {remedy}"
+
+
+def totals(lookups: dict[str, int]) -> str:
+    """The counters in short."""
+    return "{started} lookups: {ok} ok, {failed} failed, {stuck} stuck, {in_flight} in flight".format(
+        **lookups
+    )

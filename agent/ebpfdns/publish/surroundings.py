@@ -1,0 +1,66 @@
+"""What every line says beside its own matter: host, process, thread, container.
+
+Owns: what is known of the traced processes, as they were announced. Must not know: lookups beyond their pid.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ebpfdns.model.facts import Connect, Lookup
+from ebpfdns.publish import events
+from ebpfdns.publish.lines import printable
+
+if TYPE_CHECKING:
+    from ebpfdns.correlate.items import Attached, Item
+    from ebpfdns.publish.events import Event
+
+
+class Surroundings:
+    """The host and its traced processes."""
+
+    def __init__(self, host: str = "") -> None:
+        self.host = host
+        self._targets: dict[int, Attached] = {}
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def add(self, target: Attached) -> bool:
+        """Know a process from now on; whether it was known before."""
+        is_known = target.pid in self._targets
+        self._targets[target.pid] = target
+        return is_known
+
+    def remove(self, pid: int) -> Attached | None:
+        """Forget a process; what was known of it."""
+        return self._targets.pop(pid, None)
+
+    def coverage(self, pid: int) -> dict[str, Any]:
+        """What can be seen of a process; nothing for one that is not known."""
+        target = self._targets.get(pid)
+        return target.coverage if target else {}
+
+    def resolver(self, pid: int) -> str:
+        """Whose code resolves for a process."""
+        target = self._targets.get(pid)
+        return target.resolver if target else "unknown"
+
+    def line(self, kind: str, item: Item, message: str) -> Event:
+        """A line about the agent as a whole."""
+        return events.base(kind, item.wall_ns, self.host, message)
+
+    def line_of_target(self, item: Item, target: Attached, status: str, message: str) -> Event:
+        """A line about a process itself."""
+        found = self.line("target", item, message) | {"process": target.process} | target.around
+        return found | {"target": {"status": status, "coverage": target.coverage}}
+
+    def line_about(self, kind: str, item: Item, thing: Lookup | Connect, message: str) -> Event:
+        """A line about something that a thread of a process does."""
+        found = self.line(kind, item, message)
+        target = self._targets.get(thing.pid)
+        unknown = {"pid": thing.pid, "executable": {"name": None, "path": None}, "start_time": None}
+        found["process"] = target.process if target else unknown
+        if not (isinstance(thing, Lookup) and thing.is_wire):
+            found["thread"] = {"id": thing.tid, "name": printable(thing.comm) if thing.comm else None}
+        return found | (target.around if target else {})
