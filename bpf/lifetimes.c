@@ -52,16 +52,36 @@ struct new_task {
   u64 clone_flags;
 };
 
-/* A child is a target before it runs its first instruction. */
+INLINE void adopt(u32 child, u32 parent) {
+  int index = (child >> 6) & 1023;
+  u64 *word = target_bits.lookup(&index), since = bpf_ktime_get_ns();
+  if (word) *word |= 1ULL << (child & 63);
+  if (targets.update(&child, &since) != 0) return;
+  tell_change(PROCESS_FORKED, child, parent);
+}
+
+/* A child is a target before it runs its first instruction. Its number is the kernel's own here; what the agent's
+ * namespace calls it, only the child can ask, when it leaves the system call that made it. */
 int task_is_made(struct new_task *ctx) {
   struct ids ids;
   if (ctx->clone_flags & CLONE_THREAD || !current_target(&ids)) return 0;
   u32 child = ctx->pid;
-  int index = (child >> 6) & 1023;
-  u64 *word = target_bits.lookup(&index), since = bpf_ktime_get_ns();
-  if (word) *word |= 1ULL << (child & 63);
-  if (targets.update(&child, &since) != 0) return 0;
-  tell_change(PROCESS_FORKED, child, ids.pid);
+#ifdef PIDNS_INODE
+  newborn.update(&child, &ids.pid);
+#else
+  adopt(child, ids.pid);
+#endif
+  return 0;
+}
+
+int child_begins(void *ctx) {
+  u32 host = bpf_get_current_pid_tgid() >> 32;
+  u32 *found = newborn.lookup(&host);
+  if (!found) return 0;
+  u32 parent = *found;
+  newborn.delete(&host);
+  struct ids ids;
+  if (current_ids(&ids)) adopt(ids.pid, parent);
   return 0;
 }
 #endif

@@ -15,6 +15,11 @@ BPF_PERCPU_ARRAY(histogram, struct histogram_row, LATENCIES);
 BPF_ARRAY(target_bits, u64, 1024);
 BPF_HASH(targets, u32, u64, 1024);
 
+#ifdef FOLLOW_CHILDREN
+/* A new child of a target, as the kernel numbers it → its parent, as the agent does. */
+BPF_TABLE("lru_hash", u32, u32, newborn, 256);
+#endif
+
 BPF_HASH(calls, u64, struct call, MAX_CALLS);
 BPF_HASH(lookups, u64, struct lookup, MAX_LOOKUPS);
 BPF_ARRAY(blank_lookup, struct lookup, 1);

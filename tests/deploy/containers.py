@@ -64,14 +64,14 @@ class Pair:
     vpid: int
     namespaces: dict
 
-    def agent(self, capabilities: list[str] | None = None) -> oci.Container:
-        """Start the agent as its manifest says, or with other capabilities."""
-        made = agent_of(self.manifest, self.setting, self.pid, self.namespaces, capabilities)
+    def agent(self, capabilities: list[str] | None = None, **options: str) -> oci.Container:
+        """Start the agent as its manifest says; with other capabilities, or further options of `attach`."""
+        made = agent_of(self.manifest, self.setting, self.pid, self.namespaces, capabilities, **options)
         return self.setting.start("agent", made)
 
-    def ready_agent(self, capabilities: list[str] | None = None) -> oci.Container:
+    def ready_agent(self, capabilities: list[str] | None = None, **options: str) -> oci.Container:
         """The same, once its start-up probe succeeds."""
-        agent = self.agent(capabilities)
+        agent = self.agent(capabilities, **options)
         agent.await_start(pods.agent(self.manifest)["startupProbe"], self.ready_file)
         return agent
 
@@ -118,9 +118,15 @@ def target_of(setting: Setting, namespaces: dict) -> dict:
 
 
 def agent_of(
-    manifest: Path, setting: Setting, pid: int, namespaces: dict, capabilities: list[str] | None = None
+    manifest: Path,
+    setting: Setting,
+    pid: int,
+    namespaces: dict,
+    capabilities: list[str] | None = None,
+    **options: str,
 ) -> dict:
-    """The agent's configuration as its manifest says, for this target; with other capabilities if given."""
+    """The agent's configuration as its manifest says, for this target; options as in its ConfigMap."""
+    environment = {f"EBPFDNS_ATTACH_{name.upper()}": value for name, value in options.items()}
     container = pods.agent(manifest)
     if capabilities is not None:
         container["securityContext"]["capabilities"]["add"] = capabilities
@@ -129,7 +135,7 @@ def agent_of(
         container,
         root=setting.root,
         entry_point=["/opt/ebpfdns/bin/ebpfdns"],
-        environment=pods.environment(manifest) | {"TARGET_PID": str(pid)},
+        environment=pods.environment(manifest) | {"TARGET_PID": str(pid)} | environment,
         empty_dirs=setting.volumes,
         namespaces=namespaces,
         seccomp=setting.seccomp,

@@ -27,7 +27,7 @@ def is_stuck(line: str) -> bool:
 def test_a_lookup_that_gets_stuck_is_reported_with_the_right_process(pair):
     """A lookup is reported while in flight, with its process, call, questions, socket and cause."""
     agent = pair.ready_agent()
-    pair.target.say(NAME)
+    pair.target.say(f"lookup {NAME}")
     pair.target.line("asked")
     *before, line = agent.until(is_stuck)
     coverage = json.loads(before[0])["target"]["coverage"]
@@ -36,7 +36,7 @@ def test_a_lookup_that_gets_stuck_is_reported_with_the_right_process(pair):
     assert event["process"]["pid"] == pair.pid
     assert event["process"].get("vpid", pair.pid) == pair.vpid
     assert event["process"]["executable"]["name"].startswith("python3")
-    assert event["thread"]["id"] == pair.pid
+    assert event["thread"]["id"] != pair.pid
     lookup = event["lookup"]
     assert (lookup["status"], lookup["api"], lookup["resolver"]) == ("in_flight", "getaddrinfo", "glibc")
     assert {query["state"] for query in lookup["queries"]} == {"waiting"}
@@ -46,10 +46,31 @@ def test_a_lookup_that_gets_stuck_is_reported_with_the_right_process(pair):
     assert event["cause"]["id"] == "ns_silent"
 
 
+def test_what_else_a_target_does_is_reported_too(pair):
+    """Lookups of a child, DNS questions made by hand and connects are reported under the numbers seen there."""
+    agent = pair.ready_agent(children="1")
+    for command in (f"child {NAME}", "ask by-hand.example.test", "connect"):
+        pair.target.say(command)
+    stuck = {}
+    for line in agent.until(lambda _: len(stuck) == 3):
+        event = json.loads(line)
+        if event["event"].endswith("_stuck"):
+            told = event.get("lookup") or event["connect"]
+            stuck[told.get("api", "connect")] = event
+    assert set(stuck) == {"getaddrinfo", "wire", "connect"}
+    assert {stuck[way]["process"]["pid"] for way in ("wire", "connect")} == {pair.pid}
+    child = stuck["getaddrinfo"]
+    assert child["process"]["pid"] not in (pair.pid, None)
+    assert child["thread"]["id"] == child["process"]["pid"]
+    assert child["lookup"]["name"] == NAME
+    assert stuck["wire"]["lookup"]["name"].rstrip(".") == "by-hand.example.test"
+    assert stuck["connect"]["connect"]["server"]["address"] == "127.0.0.1"
+
+
 def test_the_end_of_a_stuck_lookup_is_reported_once(on_node):
     """When the lookup gives up, one `lookup` line with the same id follows, with its error and duration."""
     agent = on_node.ready_agent()
-    on_node.target.say(NAME)
+    on_node.target.say(f"lookup {NAME}")
     *_, line = agent.until(is_stuck)
     on_node.target.line("ended")
     *_, end = agent.until(lambda line: json.loads(line)["event"] == "lookup")

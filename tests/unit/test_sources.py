@@ -24,7 +24,7 @@ def programs_in_text():
 
 def programs_in_tables():
     return {
-        *(point.function for point in (*probes.TRACEPOINTS, probes.FOLLOW)),
+        *(point.function for point in (*probes.TRACEPOINTS, probes.FOLLOW, *probes.FOLLOW_INSIDE)),
         *(hook.function for hook in probes.CGROUP_HOOKS),
         *probes.CALLS.values(),
         *(function for _, function in probes.TAIL_CALLS),

@@ -140,7 +140,10 @@ class Kernel:
 
     def attach_host_wide(self) -> None:
         """Tracepoints: one program each for all targets, which asks first who is running."""
-        wanted = [*probes.TRACEPOINTS, *([probes.FOLLOW] if self.variant.follow_children else [])]
+        wanted = [*probes.TRACEPOINTS]
+        if self.variant.follow_children:
+            wanted.append(probes.FOLLOW)
+            wanted += probes.FOLLOW_INSIDE if self.variant.pid_namespace else ()
         for point in wanted:
             call = point.event.removeprefix("syscalls/sys_enter_").removeprefix("syscalls/sys_exit_")
             if os.uname().machine == "aarch64" and call in probes.ONLY_AMD64:

@@ -69,8 +69,13 @@ TRACEPOINTS = (
     *_wait("pselect6"),
 )
 FOLLOW = Tracepoint("task_is_made", "task/task_newtask", "children are not followed")
+#: in a pid namespace of the agent's own, too: where a child's number is known
+FOLLOW_INSIDE = tuple(
+    Tracepoint("child_begins", f"syscalls/sys_exit_{call}", FOLLOW.loss)
+    for call in ("clone", "clone3", "fork", "vfork")
+)
 #: arm64 never had these system calls
-ONLY_AMD64 = frozenset({"epoll_wait", "poll", "select"})
+ONLY_AMD64 = frozenset({"epoll_wait", "poll", "select", "fork", "vfork"})
 
 CGROUP_HOOKS = (
     CgroupHook("socket_closes", CGROUP_SOCK, SOCK_RELEASE),
@@ -108,7 +113,7 @@ def program_kind(function: str, *, by_link: bool = False) -> tuple[int, int]:
     for hook in CGROUP_HOOKS:
         if hook.function == function:
             return hook.kind, hook.attach_type
-    for point in (*TRACEPOINTS, FOLLOW):
+    for point in (*TRACEPOINTS, FOLLOW, *FOLLOW_INSIDE):
         if point.function == function:
             return (RAW_TRACEPOINT if point.is_raw else TRACEPOINT), 0
     return KPROBE, TRACE_UPROBE_MULTI if by_link else 0
