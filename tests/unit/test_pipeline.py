@@ -267,6 +267,16 @@ def test_targets_come_and_go():
     assert events[1]["container"] == events[2]["container"] == {"id": "0" * 64}
 
 
+def test_a_container_is_named_in_each_line_of_its_processes():
+    """What runs in a container says so in each line about it, and what does not has no such field."""
+    inside = facts.attached(around={"container": {"id": "0" * 64, "runtime": "docker"}})
+    told = (scan(1.0, lookup(0, query()), connects=[connect(0)]), frames(3, lookup(0, query(), end=3)))
+    assert [event["container"]["runtime"] for event in after(*told, start=(BOTH[0], inside))] == [
+        "docker"
+    ] * 3
+    assert not any("container" in event for event in after(*told))
+
+
 def test_a_line_about_a_process_that_is_not_known():
     """A frame of a process that was never announced is told with what is known: its pid."""
     [event] = after(frames(1, lookup(0, query(reply=0.5), end=0.5, pid=7)))
