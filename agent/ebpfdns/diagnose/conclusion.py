@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpfdns.diagnose.catalogue import CATALOGUE
 from ebpfdns.diagnose.cause import Cause, Evidence
 from ebpfdns.diagnose.judge import judge
 
@@ -23,6 +24,10 @@ UNEXPLAINED = Cause(
 )
 
 
+#: What these say of a lookup follows from its questions, and the end has seen all of them.
+KNOWN_BETTER = frozenset(entry.id for entry in CATALOGUE if entry.about_silence or entry.last_resort)
+
+
 def while_open(situation: Situation) -> Cause:
     """Why it waits."""
     return judge(situation) or UNEXPLAINED
@@ -31,7 +36,15 @@ def while_open(situation: Situation) -> Cause:
 def at_the_end(situation: Situation, last: Cause | None) -> Cause | None:
     """Why it took so long or failed; `last` is what was said of it while it was stuck.
 
-    That is told again where the end alone says nothing.
+    That is told again where the end alone says nothing, unless it refutes it (a broken silence).
     """
     found = judge(situation)
-    return last if last is not None and (found is None or found.id == "unknown") else found
+    if last is None or (found is not None and found.id != "unknown"):
+        return found
+    return found if _is_outdated(last, situation) else last
+
+
+def _is_outdated(last: Cause, situation: Situation) -> bool:
+    """Whether it would be said again if it still held."""
+    lookup = situation.lookup
+    return last.id in KNOWN_BETTER and lookup is not None and not lookup.before_attach
