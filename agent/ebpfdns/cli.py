@@ -54,7 +54,16 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"ebpfdns.commands.{COMMANDS[cmd_name]}")
         command: click.Command = module.command
+        for option in command.params:
+            _read_environment(cmd_name, option)
         return command
+
+
+def _read_environment(command: str, option: click.Parameter) -> None:
+    """Each option reads EBPFDNS_<COMMAND>_<OPTION>, as typed (click takes the name of its variable)."""
+    long = next((name for name in option.opts if name.startswith("--")), None)
+    if long is not None and option.envvar is None:
+        option.envvar = f"EBPFDNS_{command}_{long[2:]}".upper().replace("-", "_")
 
 
 @click.group(

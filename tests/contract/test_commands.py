@@ -56,6 +56,17 @@ def test_no_command_has_another_name() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_reads_the_environment(name: str) -> None:
+    """--an-option of a command is EBPFDNS_COMMAND_AN_OPTION too, whatever the code calls it."""
+    context = click.Context(command(name), info_name=name)
+    for long, option in options(command(name)).items():
+        variable = f"EBPFDNS_{name.upper()}_{long.removeprefix('--').upper().replace('-', '_')}"
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv(variable, "1")
+            assert option.resolve_envvar_value(context) == "1", variable
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_ends_with_examples(name: str) -> None:
     """The help of each command ends with commands to copy, its own among them."""
     shown = CliRunner().invoke(cli, [name, "--help"])
