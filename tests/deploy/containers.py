@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ POD = NODE | {"pid": None}
 SHARED = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts"}
 #: The silent DNS server listens on port 53 without being root.
 UNPRIVILEGED_PORTS = {"net.ipv4.ip_unprivileged_port_start": "0"}
+LIBC = "usr/lib/x86_64-linux-gnu/libc.so.6"
 NUMBERS = itertools.count(1)
 PAUSE = "import signal; print('pid', 1, flush=True); signal.pause()"
 
@@ -45,6 +47,11 @@ class Setting:
     home: Path
     volumes: Path
     stack: contextlib.ExitStack
+
+    @property
+    def own_libc(self) -> Path:
+        """The libc of a target that has one for itself."""
+        return self.home / "libc/libc.so.6"
 
     def start(self, name: str, made: dict) -> oci.Container:
         """Run a configuration, with the project's files mounted, until the test ends."""
@@ -72,8 +79,18 @@ class Pair:
     def ready_agent(self, capabilities: list[str] | None = None, **options: str) -> oci.Container:
         """The same, once its start-up probe succeeds."""
         agent = self.agent(capabilities, **options)
-        agent.await_start(pods.agent(self.manifest)["startupProbe"], self.ready_file)
+        self.await_start(agent)
         return agent
+
+    def await_start(self, agent: oci.Container) -> None:
+        """Wait as kubelet does."""
+        agent.await_start(pods.agent(self.manifest)["startupProbe"], self.ready_file)
+
+    def agent_without_mount(self, path: str) -> oci.Container:
+        """Start the agent as its manifest says, but for one mount."""
+        made = agent_of(self.manifest, self.setting, self.pid, self.namespaces)
+        made["mounts"] = [mount for mount in made["mounts"] if mount["destination"] != path]
+        return self.setting.start("agent", made)
 
     @property
     def ready_file(self) -> Path:
@@ -81,9 +98,16 @@ class Pair:
         return self.setting.volumes / "run/ready"
 
 
-def agent_on_node(setting: Setting) -> Pair:
+def agent_on_node(setting: Setting, *, with_own_libc: bool = False) -> Pair:
     """A target in a pod of its own, and the DaemonSet's agent: the node's pids, everything else its own."""
-    running = setting.start("target", target_of(setting, POD))
+    made = target_of(setting, POD)
+    if with_own_libc:
+        # A copy in a folder of its own, which can be taken away while the target runs.
+        setting.own_libc.parent.mkdir()
+        shutil.copy(setting.root / LIBC, setting.own_libc)
+        made["mounts"].append(oci.bind(setting.own_libc.parent, "/work/libc"))
+        made["process"]["env"].append("LD_LIBRARY_PATH=/work/libc")
+    running = setting.start("target", made)
     vpid = int(running.line("pid "))
     return Pair(setting, running, DAEMONSET, pid=running.pid, vpid=vpid, namespaces=NODE)
 

@@ -1,10 +1,11 @@
-"""The manifests as values: documents, pod specs, containers, and the reasons written beside capabilities.
+"""The manifests as values: documents, pod specs, containers, and what is written about their capabilities.
 
 Owns: where the manifests lie and how they are read. Must not know: runc, or what a test asserts.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,19 @@ def environment(manifest: Path) -> dict[str, str]:
 def capabilities(manifest: Path) -> list[str]:
     """The capabilities the agent's container adds, as written (without `CAP_`)."""
     return agent(manifest)["securityContext"]["capabilities"]["add"]
+
+
+def capability_section() -> str:
+    """What docs/deployment.md says about capabilities."""
+    return (ROOT / "docs/deployment.md").read_text().split("\n## Capabilities\n")[1].split("\n## ")[0]
+
+
+def larger_list() -> list[str]:
+    """The capabilities that the documented JSON patch puts in place of the manifests' list."""
+    patch = re.search(r"--patch '\n(.+?)'\n", capability_section(), re.DOTALL)[1]
+    [operation] = json.loads(patch)
+    assert operation["path"].endswith("/containers/0/securityContext/capabilities/add")
+    return operation["value"]
 
 
 def reasons(text: str) -> dict[str, str]:

@@ -1,10 +1,10 @@
 """Runs inside a container: a program that gets stuck on demand, beside the silent servers it waits for.
 
 Each line on stdin is one thing to do, in a thread of its own:
-    lookup NAME   by getaddrinfo          child NAME   the same in a child process
-    ask NAME      a DNS question made by hand, on a socket of its own          connect   to a port that never answers
-Says on stdout: `pid N` at start, `asked` when the DNS server has received a question (so a lookup is in flight),
-`ended REASON` when a lookup is over.
+    lookup NAME   by getaddrinfo      child NAME   the same in a child process
+    ask NAME      with a DNS question made by hand      connect   to a port that never answers
+Says on stdout: `pid N` at start, `asked` when the DNS server has received a question (so a lookup is in
+flight), `ended REASON` when a lookup is over.
 """
 
 import os

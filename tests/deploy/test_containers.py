@@ -47,7 +47,7 @@ def test_a_lookup_that_gets_stuck_is_reported_with_the_right_process(pair):
 
 
 def test_what_else_a_target_does_is_reported_too(pair):
-    """Lookups of a child, DNS questions made by hand and connects are reported under the numbers seen there."""
+    """Lookups of a child, questions made by hand and connects are reported, each of the right process."""
     agent = pair.ready_agent(children="1")
     for command in (f"child {NAME}", "ask by-hand.example.test", "connect"):
         pair.target.say(command)

@@ -9,6 +9,8 @@ import kubernetes_validate
 import pods
 import pytest
 
+from ebpfdns.observe import programs
+
 #: `appArmorProfile` became a field in 1.30; before, it was an annotation.
 OLDEST = (1, 30)
 
@@ -105,6 +107,14 @@ def test_probes_wait_for_the_file_the_agent_is_told_to_make(manifest):
     for probe in ("startupProbe", "readinessProbe"):
         assert container[probe]["exec"]["command"][-1] == ready
     assert any(ready.startswith(mount["mountPath"] + "/") for mount in container["volumeMounts"])
+
+
+@pytest.mark.parametrize("manifest", pods.MANIFESTS, ids=lambda path: path.name)
+def test_compiled_programs_outlive_the_container(manifest):
+    """The folder above the programs' own is a volume: there the agent makes one that only it may write."""
+    paths = {mount["mountPath"]: mount for mount in pods.agent(manifest)["volumeMounts"]}
+    assert "readOnly" not in paths[str(programs.CACHE.parent)]
+    assert str(programs.CACHE) not in paths
 
 
 @pytest.mark.parametrize("manifest", pods.MANIFESTS, ids=lambda path: path.name)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pods
 import pytest
+
+from ebpfdns.observe import programs
 
 SYSTEMD = pods.ROOT / "deploy/systemd"
 UNIT = SYSTEMD / "ebpfdns@.service"
@@ -41,6 +44,22 @@ def test_systemd_accepts_every_setting(analyze, unit):
     """`systemd-analyze verify` has nothing to say about the unit."""
     result = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_systemd_accepts_the_drop_in(analyze, unit):
+    """The unit with the drop-in for older kernels is as valid, and a mistake in it would be noticed."""
+    drop_in = unit.with_name(f"{UNIT.name}.d") / "with-sys-admin.conf"
+    drop_in.parent.mkdir()
+    text = (SYSTEMD / drop_in.name).read_text()
+    for addition, is_good in (("", True), ("NoSuchSetting=yes\n", False)):
+        drop_in.write_text(text + addition)
+        result = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
+        assert (result.stderr == "") is is_good, result.stderr
+
+
+def test_the_agent_may_write_where_it_keeps_its_programs():
+    """The unit gives it the directory of compiled programs, so that only the first start compiles."""
+    assert Path("/var/cache") / settings()["CacheDirectory"] == programs.CACHE
 
 
 def test_exposure_stays_low(analyze, unit):
