@@ -178,6 +178,8 @@ class Session:
         self._end_leftovers()
         for pid in list(self._targets):
             self._release(pid, "exited" if self._targets[pid].has_exited() else "detached")
+        if self._output.refusing:  # what is still to be said shall find room
+            self._output.flush(FLUSH_S)
         self._losses()
         self._stats()
         left = self._output.flush(FLUSH_S)
@@ -321,6 +323,8 @@ class Session:
     # Numbers.
 
     def _losses(self) -> None:
+        if self._output.refusing:  # told as soon as a line about it is taken
+            return
         counts = self._kernel.counters()
         totals = {stage: counts[index] for stage, index in KERNEL_STAGES.items() if counts[index]}
         if missed := self._kernel.missed_runs():

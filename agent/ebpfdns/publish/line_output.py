@@ -19,6 +19,10 @@ class LineOutput(Protocol):
     def closed(self) -> bool:
         """Whether the reader has gone away: the agent's sign to end quietly."""
 
+    @property
+    def refusing(self) -> bool:
+        """Whether the next line would be dropped."""
+
     def write_lines(self, lines: Iterable[bytes]) -> None:
         """Take lines, each with its newline; never wait for long."""
 
@@ -41,6 +45,7 @@ class NullOutput:
     def __init__(self) -> None:
         self.lines: list[bytes] = []
         self.closed = False
+        self.refusing = False
 
     def write_lines(self, lines: Iterable[bytes]) -> None:
         """Keep them."""

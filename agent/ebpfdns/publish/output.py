@@ -96,6 +96,12 @@ class Output:
                 lambda: self._closed or not self._backlog.half_full, PATIENCE_S
             )
 
+    @property
+    def refusing(self) -> bool:
+        """Whether the next line would be dropped."""
+        with self._state:
+            return self._backlog.refusing
+
     def take_dropped(self) -> int:
         """Lines dropped since the last call, as soon as a line about it would be taken."""
         with self._state:
