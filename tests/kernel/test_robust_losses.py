@@ -167,7 +167,7 @@ def test_what_no_thread_has_room_for_is_seen_on_the_wire(sandbox: Sandbox, progr
 
 
 def test_a_loss_is_told_once_and_later_ones_again(sandbox: Sandbox, programs: dict[str, Path]) -> None:
-    """The counts of all `lost` lines add up to the totals of the last `stats`, each from where the last one ended."""
+    """The `lost` lines add up to the totals of the last `stats`, each from where the one before ended."""
     binary = of_this_machine(programs, "lookup-musl")
     argv = [binary, "--name", "lab.test", "--threads", 7, "--count", 13, "--repeat-delay-us", 200_000]
     with FAULTS["healthy"].setup(sandbox, log=False):
