@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DEADLY = (
     "library calls: on this kernel (6.11 to 6.13) a return probe can kill a process that has a seccomp filter"
 )
+#: From 6.10 on each packet tells who sends it.
+UDP_SOCKETS_BEFORE = "DNS packets on UDP sockets that were connected before (seen from Linux 6.10 on)"
 
 
 class Target:
@@ -42,6 +44,7 @@ class Target:
     def attach(self, kernel: Kernel) -> bool:
         """Probe what it has mapped now and see its packets; whether anything is new."""
         self.process = processes.read_process(self.pid)
+        self._refuse_other_numbers(kernel)
         found = libraries.find_libraries(self.process)
         known = {(library.device, library.inode) for library in self.libraries}
         is_new = {(library.device, library.inode) for library in found} != known
@@ -59,6 +62,15 @@ class Target:
         if self._wire_loss is not None:
             self._wire_loss = self._attach_wire(kernel)
         return is_new
+
+    def _refuse_other_numbers(self, kernel: Kernel) -> None:
+        """Processes of a pid namespace inside of the agent's own are in /proc, but have no number for BPF."""
+        own, its = kernel.variant.pid_namespace, self.process.pidns_inode
+        if own is not None and its not in (None, own[1]):
+            raise HostCannotTraceError(
+                f"process {self.pid} is in a pid namespace inside of the agent's own: BPF has no number for it",
+                remedy="run the agent with the host's pids (hostPID: true, docker run --pid=host)",
+            )
 
     def _could_be_killed(self, kernel: Kernel) -> bool:
         """Whether a return probe may end a process: this one, or any where probes are not bound to one."""
@@ -99,6 +111,8 @@ class Target:
                 "library calls: no libc functions found in it; lookups are known from packets only"
             )
         missing += self._failures + kernel.losses + ([self._wire_loss] if self._wire_loss else [])
+        if self._wire_loss is None and not kernel.variant.current_in_packets:
+            missing.append(UDP_SOCKETS_BEFORE)
         names = [
             f"{library.kind} {library.version}" if library.version else library.kind
             for library in self.libraries
