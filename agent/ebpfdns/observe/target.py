@@ -68,7 +68,7 @@ class Target:
         own, its = kernel.variant.pid_namespace, self.process.pidns_inode
         if own is not None and its not in (None, own[1]):
             raise HostCannotTraceError(
-                f"process {self.pid} is in a pid namespace inside of the agent's own: BPF has no number for it",
+                f"process {self.pid} is in a pid namespace inside of the agent's: BPF has no number for it",
                 remedy="run the agent with the host's pids (hostPID: true, docker run --pid=host)",
             )
 
