@@ -13,29 +13,29 @@ from ebpfdns.model import boundary
 from ebpfdns.model.boundary import Api, Counter, LookupFlag, QueryFlag, Status
 
 if TYPE_CHECKING:
-    from ebpfdns.observe.kernel import Kernel
+    from ebpfdns.observe.kernel_maps import KernelMaps
 
 ANY_AGE_NS = (1 << 64) - 1
 _OFFSETS = {field: at for field, at, _ in boundary.LOOKUP.offsets()}
 _DONE = QueryFlag.ANSWERED | QueryFlag.NO_MESSAGE
 
 
-def end_lookups_of_closed_sockets(kernel: Kernel) -> list[bytes]:
+def end_lookups_of_closed_sockets(maps: KernelMaps) -> list[bytes]:
     """Frames of the wire lookups whose socket was closed, each with the time of that."""
-    closed = kernel.closed_sockets()
+    closed = maps.closed_sockets()
     if not closed:
         return []
     frames = []
-    for raw in kernel.open_lookups(ANY_AGE_NS):
+    for raw in maps.open_lookups(ANY_AGE_NS):
         head = boundary.LOOKUP.unpack(raw)
         if head.api != Api.WIRE or not head.query_count:
             continue
         closed_ns = closed.get(boundary.QUERY.unpack(raw, boundary.LOOKUP.size).socket, 0)
-        if head.start_ns < closed_ns and kernel.drop_lookup(head.key):
-            kernel.count_end(Counter.LOOKUPS_FAILED, closed_ns - head.start_ns, unanswered(raw))
+        if head.start_ns < closed_ns and maps.drop_lookup(head.key):
+            maps.count_end(Counter.LOOKUPS_FAILED, closed_ns - head.start_ns, unanswered(raw))
             frames.append(_ended(raw, head.flags, head.query_count, closed_ns))
     for socket in closed:
-        kernel.forget_closed_socket(socket)
+        maps.forget_closed_socket(socket)
     return frames
 
 

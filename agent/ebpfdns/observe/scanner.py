@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ebpfdns.correlate.tracker import Name
-    from ebpfdns.observe.kernel import Kernel
+    from ebpfdns.observe.kernel_maps import KernelMaps
     from ebpfdns.pipeline import Pipeline
 
     #: (list of the Scan it belongs to, (record, key, pid, tid))
@@ -44,13 +44,13 @@ class Scanner:
 
     def __init__(
         self,
-        kernel: Kernel,
+        maps: KernelMaps,
         pipeline: Pipeline,
         alive_tid: Callable[[int], int],
         clock: Callable[[], dict[str, int]],
     ) -> None:
         self._clock = clock
-        self._kernel = kernel
+        self._maps = maps
         self._pipeline = pipeline
         self._alive_tid = alive_tid
         self._had_gone = False
@@ -58,9 +58,9 @@ class Scanner:
     def scan(self, now_ns: int, wall_ns: int, stuck_after_ns: int) -> Iterator[items.Scan]:
         """Scans to feed, in portions; none when nothing is due. Feed frames before `vanished`."""
         older_ns = now_ns - stuck_after_ns
-        lookups = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._kernel.open_lookups(older_ns)]
-        calls = self._kernel.open_calls(older_ns)
-        connects = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._kernel.open_connects(older_ns)]
+        lookups = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._maps.open_lookups(older_ns)]
+        calls = self._maps.open_calls(older_ns)
+        connects = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._maps.open_connects(older_ns)]
         self.open_names: set[Name] = {("lookup", key, start) for _, key, start, _, _, _ in lookups}
         self.open_names |= {("lookup", key, struct.unpack_from("=Q", raw)[0]) for key, raw in calls}
         self.open_names |= {("connect", key, start) for _, key, start, _, _, _ in connects}
@@ -68,8 +68,8 @@ class Scanner:
         expired: list[bytes] = []
         for raw, key, start_ns, _, pid, tid in lookups:
             if key & WIRE_BIT and self._is_given_up(raw, now_ns):
-                if self._kernel.drop_lookup(key):
-                    self._kernel.count_end(Counter.LOOKUPS_ABANDONED, unanswered=leftovers.unanswered(raw))
+                if self._maps.drop_lookup(key):
+                    self._maps.count_end(Counter.LOOKUPS_ABANDONED, unanswered=leftovers.unanswered(raw))
                     expired.append(raw)
             elif self._pipeline.is_due("lookup", key, start_ns, now_ns):
                 due.append(("lookups", (raw, key, pid, tid)))
@@ -97,8 +97,8 @@ class Scanner:
         expired: list[bytes] = []
         for raw, key, start_ns, end_ns, pid, tid in connects:
             if end_ns and now_ns - end_ns > CONNECT_END_GRACE_NS:
-                if self._kernel.drop_connect(key):
-                    self._kernel.count_end(Counter.CONNECTS_ABANDONED)
+                if self._maps.drop_connect(key):
+                    self._maps.count_end(Counter.CONNECTS_ABANDONED)
                     expired.append(raw)
             elif not end_ns and self._pipeline.is_due("connect", key, start_ns, now_ns):
                 due.append(("connects", (raw, key, pid, tid)))
@@ -124,7 +124,7 @@ class Scanner:
                 threads |= {str(tid): facts for tid, facts in snapshot.thread_snapshots(pid, tids).items()}
         waits = {}
         for kind, (raw, key, _, tid) in due:
-            raw_wait = self._kernel.wait_of(key if kind == "calls" else _thread_key(raw))
+            raw_wait = self._maps.wait_of(key if kind == "calls" else _thread_key(raw))
             if raw_wait is not None:
                 waits[str(tid)] = raw_wait
         calls = [self._open_call(raw, key, pid, tid) for kind, (raw, key, pid, tid) in due if kind == "calls"]
@@ -151,7 +151,7 @@ class Scanner:
             memory.read_text(self._alive_tid(pid), seen.name, boundary.LOOKUP_NAME_BYTES) if is_text else None
         )
         thread_name = _thread_name(pid, tid)
-        now = self._kernel.call_of(key)
+        now = self._maps.call_of(key)
         if now is None or boundary.CALL.unpack(now).start_ns != seen.start_ns:
             return None
         return items.OpenCall(key=key, call=raw, name=name, thread_name=thread_name)

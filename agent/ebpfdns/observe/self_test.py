@@ -27,15 +27,15 @@ def self_test() -> list[Row]:
     with Kernel(fitting(read_host()), ensure_tracefs()) as kernel:
         target = Target(os.getpid())
         try:
-            kernel.set_options(1, publish_all=True)
-            kernel.add_target(target.pid, time.monotonic_ns())
+            kernel.maps.set_options(1, publish_all=True)
+            kernel.maps.add_target(target.pid, time.monotonic_ns())
             kernel.attach_host_wide()
             target.attach(kernel)
             took_ms = (time.monotonic_ns() - started_ns) / 1e6
             coverage = target.coverage(kernel)
-            before = kernel.counters()[Counter.LOOKUPS_STARTED]
+            before = kernel.maps.counters()[Counter.LOOKUPS_STARTED]
             socket.getaddrinfo("127.0.0.1", 9, type=socket.SOCK_DGRAM)
-            seen = kernel.counters()[Counter.LOOKUPS_STARTED] - before
+            seen = kernel.maps.counters()[Counter.LOOKUPS_STARTED] - before
             has_frame = bool(select.select([kernel.ring.fd], [], [], 1)[0]) and bool(kernel.read_frames())
         finally:
             target.close()

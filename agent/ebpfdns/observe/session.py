@@ -101,7 +101,7 @@ class Session:
         self._recorder = recorder
         self._pipeline = Pipeline()
         self._targets: dict[int, Target] = {}
-        self._scanner = Scanner(kernel, self._pipeline, self._alive_tid, self._now)
+        self._scanner = Scanner(kernel.maps, self._pipeline, self._alive_tid, self._now)
         self._poller = select.poll()
         self._dropped = 0
         self._recording_lost = 0
@@ -126,9 +126,9 @@ class Session:
 
     def _start(self, targets: Sequence[Target]) -> None:
         options = self._options
-        self._kernel.set_options(options.slow_after_ns, publish_all=options.publish_all)
+        self._kernel.maps.set_options(options.slow_after_ns, publish_all=options.publish_all)
         for target in targets:
-            self._kernel.add_target(target.pid, time.monotonic_ns())
+            self._kernel.maps.add_target(target.pid, time.monotonic_ns())
         self._kernel.attach_host_wide()
         self._feed(
             items.Started(
@@ -213,7 +213,7 @@ class Session:
             self._stats()
 
     def _is_anything_open(self) -> bool:
-        totals = self._kernel.counters()
+        totals = self._kernel.maps.counters()
         self._take_kept(totals[Counter.FRAMES_KEPT])
         counts = [totals[index] for index in OPEN_COUNTERS]
         return counts[0] > sum(counts[1:4]) or counts[4] > sum(counts[5:]) or bool(self._pipeline.told_open())
@@ -238,20 +238,20 @@ class Session:
             was_busy = True
             self._feed(items.Frames(**self._now(), frames=frames))
         if was_busy:
-            self._take_kept(self._kernel.counters()[Counter.FRAMES_KEPT])
+            self._take_kept(self._kernel.maps.counters()[Counter.FRAMES_KEPT])
 
     def _take_kept(self, kept: int) -> None:
         """Lookups that ended while the ring was full leave the map now; `kept`: how many ever did so."""
         if kept == self._kept:
             return
         self._kept = kept
-        ended = self._kernel.take_ended_lookups()
+        ended = self._kernel.maps.take_ended_lookups()
         for at in range(0, len(ended), FRAMES_A_FEED):
             self._feed(items.Frames(**self._now(), frames=ended[at : at + FRAMES_A_FEED]))
 
     def _end_leftovers(self) -> None:
         """What the kernel's programs could not end themselves."""
-        if frames := leftovers.end_lookups_of_closed_sockets(self._kernel):
+        if frames := leftovers.end_lookups_of_closed_sockets(self._kernel.maps):
             self._feed(items.Frames(**self._now(), frames=frames))
 
     def _follow_processes(self, plan: _Plan) -> None:
@@ -294,7 +294,7 @@ class Session:
             target = Target(pid)
             target.attach(self._kernel)
         except (NoSuchTargetError, ProcessLookupError):
-            self._kernel.remove_target(pid)
+            self._kernel.maps.remove_target(pid)
             return
         self._adopt(target)
 
@@ -314,7 +314,7 @@ class Session:
         target = self._targets.pop(pid)
         self._feed(items.Gone(**self._now(), pid=pid, status=status))
         with contextlib.suppress(OSError):
-            self._kernel.remove_target(pid)
+            self._kernel.maps.remove_target(pid)
         if self._targets:  # otherwise everything ends now, all at once
             self._kernel.forget_libraries(pid)
         self._poller.unregister(target.pidfd)
@@ -325,7 +325,7 @@ class Session:
     def _losses(self) -> None:
         if self._output.refusing:  # told as soon as a line about it is taken
             return
-        counts = self._kernel.counters()
+        counts = self._kernel.maps.counters()
         totals = {stage: counts[index] for stage, index in KERNEL_STAGES.items() if counts[index]}
         if missed := self._kernel.missed_runs():
             totals["kernel_missed"] = missed
@@ -346,11 +346,13 @@ class Session:
             "bpf": {
                 "run_ms": None if run_time is None else round(run_time[0] / MS, 3),
                 "runs": None if run_time is None else run_time[1],
-                "map_bytes": self._kernel.map_bytes(),
+                "map_bytes": self._kernel.maps.map_bytes(),
             },
         }
-        rows = [list(row) for row in self._kernel.histograms()]
-        self._feed(items.Stats(**self._now(), counters=self._kernel.counters(), histograms=rows, agent=agent))
+        rows = [list(row) for row in self._kernel.maps.histograms()]
+        self._feed(
+            items.Stats(**self._now(), counters=self._kernel.maps.counters(), histograms=rows, agent=agent)
+        )
 
     # The ends of the pipeline.
 

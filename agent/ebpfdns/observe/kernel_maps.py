@@ -1,0 +1,213 @@
+"""What the programs keep in their maps: read, counted together, and told what they need to know.
+
+Owns: every map by its name, and sums over CPUs. Must not know: programs, attachments, or what records mean
+beyond the few fields by which they are chosen.
+"""
+
+from __future__ import annotations
+
+import struct
+from operator import add
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ebpfdns.model import boundary
+from ebpfdns.observe import bpf_calls
+from ebpfdns.observe.bpf_calls import Map
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ebpfdns.observe.programs import MapPlan
+
+U32, U64 = struct.Struct("=I"), struct.Struct("=Q")
+PID_BITS = 65_536
+LOOKUP_STATUS_AT = {name: at for name, at, _ in boundary.LOOKUP.offsets()}["status"]
+
+
+class KernelMaps:
+    """All maps of one agent. Whoever makes it closes `fds`; OSError when a map cannot be made."""
+
+    def __init__(self, plans: Iterable[MapPlan]) -> None:
+        self._cpus = _possible_cpus()
+        self._maps: dict[str, Map] = {}
+        #: ends that the agent itself has told, beside the kernel's own counters
+        self._added = [0] * len(boundary.Counter)
+        self._added_latency = [0] * (boundary.HISTOGRAM_BUCKETS + 1)
+        for plan in plans:
+            arguments = (plan.kind, plan.name, plan.key_bytes, plan.value_bytes, plan.entries, plan.flags)
+            fd = bpf_calls.create_map(*arguments)
+            is_per_cpu = plan.kind == bpf_calls.MAP_TYPE_PERCPU_ARRAY
+            value_bytes = -(-plan.value_bytes // 8) * 8 * self._cpus if is_per_cpu else plan.value_bytes
+            self._maps[plan.name] = Map(fd, plan.key_bytes, value_bytes, plan.entries)
+
+    @property
+    def fds(self) -> dict[str, int]:
+        """Name → descriptor."""
+        return {name: entry.fd for name, entry in self._maps.items()}
+
+    @property
+    def ring_bytes(self) -> int:
+        """Size of the ring buffer `frames`."""
+        return self._maps["frames"].entries
+
+    def set_tail_call(self, name: str, program_fd: int) -> None:
+        """Let a program jump to another one."""
+        self._maps[name].set(U32.pack(0), U32.pack(program_fd))
+
+    # Telling.
+
+    def set_options(self, slow_after_ns: int, *, publish_all: bool) -> None:
+        """What is worth a frame when it ends."""
+        self._maps["settings"].set(U32.pack(0), struct.pack("=QII", slow_after_ns, int(publish_all), 0))
+
+    def add_target(self, pid: int, now_ns: int) -> None:
+        """From now on this process counts."""
+        self._maps["targets"].set(U32.pack(pid), U64.pack(now_ns))
+        self._set_bit(pid, is_set=True)
+
+    def remove_target(self, pid: int) -> None:
+        """It does not count any more."""
+        self._maps["targets"].remove(U32.pack(pid))
+        others = {
+            U32.unpack_from(keys, 4 * i)[0]
+            for keys, _, n in [self._maps["targets"].items()]
+            for i in range(n)
+        }
+        if not any(other % PID_BITS == pid % PID_BITS for other in others):
+            self._set_bit(pid, is_set=False)
+
+    def _set_bit(self, pid: int, *, is_set: bool) -> None:
+        index = U32.pack((pid % PID_BITS) >> 6)
+        word = U64.unpack(self._maps["target_bits"].get(index) or bytes(8))[0]
+        bit = 1 << (pid & 63)
+        self._maps["target_bits"].set(index, U64.pack(word | bit if is_set else word & ~bit))
+
+    # Reading.
+
+    def counters(self) -> list[int]:
+        """Every counter, summed over the CPUs, in the order of boundary.Counter."""
+        total = len(boundary.Counter)
+        _, values, count = self._maps["counters"].items()
+        if count != total:  # a kernel that cannot read a per-CPU map at once (before 5.13)
+            sums = [self._sum_per_cpu("counters", index, "=Q")[0] for index in range(total)]
+        else:
+            cells = struct.unpack_from(f"={total * self._cpus}Q", values)
+            sums = [sum(cells[at : at + self._cpus]) for at in range(0, len(cells), self._cpus)]
+        return list(map(add, sums, self._added))
+
+    def histograms(self) -> list[tuple[int, ...]]:
+        """Rows of (sum_ns, count in each bucket), in the order of boundary.Latency."""
+        code = f"={boundary.HISTOGRAM_BUCKETS + 1}Q"
+        rows = [self._sum_per_cpu("histogram", row, code) for row in range(boundary.LATENCIES)]
+        rows[boundary.Latency.LOOKUP] = tuple(map(add, rows[boundary.Latency.LOOKUP], self._added_latency))
+        return rows
+
+    def _sum_per_cpu(self, name: str, index: int, code: str) -> tuple[int, ...]:
+        raw = self._maps[name].get(U32.pack(index)) or b""
+        rows = list(struct.iter_unpack(code, raw))
+        return tuple(map(sum, zip(*rows, strict=True))) if rows else (0,) * struct.calcsize(code)
+
+    def open_lookups(self, older_than_ns: int) -> list[bytes]:
+        """Records of lookups that began before a time and have not ended."""
+
+        def is_wanted(raw: memoryview, at: int) -> bool:
+            return not raw[at + LOOKUP_STATUS_AT] and U64.unpack_from(raw, at + 16)[0] < older_than_ns
+
+        return list(self._select("lookups", boundary.LOOKUP_BYTES, is_wanted))
+
+    def take_ended_lookups(self) -> list[bytes]:
+        """Frames of lookups that ended when the ring was full: they waited in the map, and leave it now."""
+        keys, values, count = self._maps["lookups"].items()
+        size, found = boundary.LOOKUP_BYTES, {}
+        for i, key in enumerate(_words(keys, count)):
+            if key != U64.unpack_from(values, i * size + 8)[0]:  # they wait under another key than their own
+                found[key] = bytes(values[i * size : (i + 1) * size])
+        return [raw for key, raw in found.items() if self.drop_lookup(key)]
+
+    def open_connects(self, older_than_ns: int) -> list[bytes]:
+        """Records of connects that began before a time; of two for one connect the socket's own."""
+
+        def is_wanted(raw: memoryview, at: int) -> bool:
+            is_link = raw[at + 4] & boundary.ConnectFlag.IS_LINK
+            return not is_link and U64.unpack_from(raw, at + 16)[0] < older_than_ns
+
+        return list(self._select("connects", boundary.CONNECT.size, is_wanted))
+
+    def open_calls(self, older_than_ns: int) -> list[tuple[int, bytes]]:
+        """(key, struct call) of calls that began before a time, have not returned, and have no record."""
+        keys, values, count = self._maps["calls"].items()
+        size = boundary.CALL.size
+        found = []
+        for i, (start_ns,) in enumerate(struct.iter_unpack(f"=Q{size - 8}x", values[: count * size])):
+            if start_ns and start_ns < older_than_ns:
+                raw = bytes(values[i * size : (i + 1) * size])
+                if not (raw[73] or raw[74]):  # has_record, is_paused
+                    found.append((U64.unpack_from(keys, 8 * i)[0], raw))
+        return found
+
+    def wait_of(self, key: int) -> bytes | None:
+        """A thread's struct wait."""
+        return self._maps["waits"].get(U64.pack(key))
+
+    def call_of(self, key: int) -> bytes | None:
+        """A thread's struct call."""
+        return self._maps["calls"].get(U64.pack(key))
+
+    def drop_lookup(self, key: int) -> bool:
+        """Forget a wire lookup that nothing will end; whether it was still there."""
+        return self._maps["lookups"].remove(U64.pack(key))
+
+    def closed_sockets(self) -> dict[int, int]:
+        """Sockets closed with more lookups open than they remember, and when (monotonic)."""
+        keys, values, count = self._maps["closed_sockets"].items()
+        return dict(zip(_words(keys, count), _words(values, count), strict=True))
+
+    def forget_closed_socket(self, socket: int) -> None:
+        """Its lookups are ended."""
+        self._maps["closed_sockets"].remove(U64.pack(socket))
+
+    def count_end(self, counter: boundary.Counter, took_ns: int | None = None, unanswered: int = 0) -> None:
+        """Count what was dropped as ended, as the programs would have done."""
+        self._added[counter] += 1
+        self._added[boundary.Counter.QUERIES_UNANSWERED] += unanswered
+        if took_ns is not None:
+            bucket = min((took_ns >> boundary.HISTOGRAM_SHIFT).bit_length(), boundary.HISTOGRAM_BUCKETS - 1)
+            self._added_latency[0] += took_ns
+            self._added_latency[1 + bucket] += 1
+
+    def drop_connect(self, key: int) -> bool:
+        """Forget a connect whose end was not told; whether it was still there."""
+        self._maps["connect_tokens"].remove(U64.pack(key))
+        return self._maps["connects"].remove(U64.pack(key))
+
+    def _select(self, name: str, size: int, wanted: Callable[[memoryview, int], bool]) -> Iterator[bytes]:
+        _, values, count = self._maps[name].items()
+        for i in range(count):
+            if wanted(values, i * size):
+                yield bytes(values[i * size : (i + 1) * size])
+
+    # What it costs.
+
+    def map_bytes(self) -> int | None:
+        """Memory of all maps, as the kernel accounts it; None when it does not say."""
+        total = 0
+        for entry in self._maps.values():
+            try:
+                text = Path(f"/proc/self/fdinfo/{entry.fd}").read_text()
+            except OSError:
+                return None
+            total += next(
+                (int(line.split()[1]) for line in text.splitlines() if line.startswith("memlock:")), 0
+            )
+        return total
+
+
+def _words(raw: memoryview, count: int) -> tuple[int, ...]:
+    return struct.unpack_from(f"={count}Q", raw)
+
+
+def _possible_cpus() -> int:
+    """How many values a per-CPU map has for each key."""
+    last = Path("/sys/devices/system/cpu/possible").read_text().strip().rsplit(",", 1)[-1].rsplit("-", 1)[-1]
+    return int(last) + 1
