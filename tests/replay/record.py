@@ -1,0 +1,102 @@
+"""Records the stories of this folder again: `sudo .venv/bin/python tests/replay/record.py [STORY …]`.
+
+Owns: which stories there are, and that a recording says nothing of the machine it was made on.
+Must not know: what the agent concludes. Needed when the shape of a recording changes, or a probe sees more.
+
+A story is a session of the real agent: NAME.rec is what it was fed, NAME.jsonl what it printed. The program
+runs as /opt/lookup on a host called `ci-7`; names and addresses are those reserved for documentation.
+"""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1] / "agent"), str(HERE.parent / "kernel")]
+
+from agent import Agent  # noqa: E402 - found by the line above, as all of these
+from program import Program  # noqa: E402
+
+from ebpfdns.lab import kernel_calls  # noqa: E402
+from ebpfdns.lab.faults import FAULTS, late_reply  # noqa: E402
+from ebpfdns.lab.namespace import Sandbox  # noqa: E402
+
+WORKLOADS = HERE.parent / "workloads" / "build.py"
+CLONE_NEWUTS = 0x04000000
+HOST = "ci-7"
+
+
+class Story(NamedTuple):
+    """What is recorded: a fault, the program that meets it, and the agent's options."""
+
+    fault: str
+    libc: str = "glibc"
+    words: tuple[str, ...] = ()
+    options: str = "timeout:2 attempts:1"  # of resolv.conf
+    agent_words: tuple[str, ...] = ("--all",)
+    stops_at: str = ""  # a kind of line after whose third the program is killed
+
+
+STORIES = {
+    "healthy": Story("healthy"),
+    "silent": Story("silent"),
+    "silent-musl": Story("silent", "musl"),
+    "silent-wire": Story("silent", "musl-stripped"),
+    "refused": Story("refused"),
+    "servfail": Story("servfail", "musl"),
+    "first_ns_dead": Story("first_ns_dead"),
+    "one_reply_lost": Story("one_reply_lost", options="timeout:1 attempts:1"),
+    "late_reply": Story("late_reply", options="timeout:1 attempts:2"),
+    "threads": Story(
+        "silent",
+        words=("--threads", "3", "--unique", "--api", "gethostbyname"),
+        options="timeout:1 attempts:1",
+    ),
+    "connect_after_dns": Story("connect_after_dns", words=("--connect", "443"), stops_at="connect_stuck"),
+}
+
+
+def main(names: list[str]) -> None:
+    """Record these stories, or all."""
+    kernel_calls.unshare(CLONE_NEWUTS)
+    socket.sethostname(HOST)
+    programs = runpy.run_path(str(WORKLOADS))["build"]()
+    for name in names or STORIES:
+        record(name, STORIES[name], programs)
+        sys.stdout.write(f"{name}\n")
+
+
+def record(name: str, story: Story, programs: dict[str, Path]) -> None:
+    """One session: its recording and its lines."""
+    fault = late_reply(1700) if story.fault == "late_reply" else FAULTS[story.fault]
+    recording = HERE / f"{name}.rec"
+    with Sandbox() as sandbox, fault.setup(sandbox, options=story.options):
+        program = Program(
+            sandbox,
+            [neutral(sandbox, programs[f"lookup-{story.libc}"]), "--name", "www.lab.test", *story.words],
+        )
+        words = ["--pid", program.pid, "--stuck-after", "500ms", "--record", recording, *story.agent_words]
+        with Agent("attach", *words) as agent:
+            program.go()
+            if story.stops_at:
+                agent.wait_for(lambda line: line["event"] == story.stops_at, count=3)
+                program.process.kill()
+            agent.finish()
+    recording.chmod(0o644)
+    (HERE / f"{name}.jsonl").write_bytes(agent.text)
+
+
+def neutral(sandbox: Sandbox, program: Path) -> str:
+    """A copy of the program with the same path on every machine, in the sandbox's own memory."""
+    assert sandbox.popen(["mount", "-t", "tmpfs", "none", "/opt"]).wait() == 0
+    shutil.copy(program, sandbox.root / "opt/lookup")
+    return "/opt/lookup"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
