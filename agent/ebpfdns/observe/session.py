@@ -11,27 +11,28 @@ open thing is never told of after its end.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import signal
 import socket
+import struct
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns import __version__, logs
 from ebpfdns.correlate import items
-from ebpfdns.correlate.losses import KERNEL_STAGES
 from ebpfdns.errors import EbpfdnsError, NoSuchTargetError
-from ebpfdns.model.boundary import Counter
+from ebpfdns.model.boundary import Counter, FrameKind
 from ebpfdns.observe import leftovers
+from ebpfdns.observe.accounts import loss_totals, own_cost
 from ebpfdns.observe.scanner import Scanner
+from ebpfdns.observe.signals import read_signals, signal_pipe
 from ebpfdns.observe.target import Target
 from ebpfdns.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from ebpfdns.observe.kernel import Kernel
     from ebpfdns.observe.recording import Recorder
@@ -47,11 +48,11 @@ FRAMES_A_FEED = 256
 #: after an exec its new libraries are mapped by and by
 RESCAN_AFTER_MS = (0, 5, 20, 100, 500, 2000)
 RESCAN_EVERY_NS = 30_000 * MS
+PROCESS_FRAME = struct.pack("=I", FrameKind.PROCESS)
 OPEN_COUNTERS = (
     *(Counter.LOOKUPS_STARTED, Counter.LOOKUPS_OK, Counter.LOOKUPS_FAILED, Counter.LOOKUPS_ABANDONED),
     *(Counter.CONNECTS_STARTED, Counter.CONNECTS_OK, Counter.CONNECTS_FAILED, Counter.CONNECTS_ABANDONED),
 )
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(slots=True)
@@ -104,15 +105,17 @@ class Session:
         self._scanner = Scanner(kernel.maps, self._pipeline, self._alive_tid, self._now)
         self._poller = select.poll()
         self._dropped = 0
+        self._told_losses: dict[str, int] = {}
         self._recording_lost = 0
         self._kept = 0
+        self._execed: list[int] = []  # to be looked at again
         self._stop = False
 
     # The whole of it.
 
     def run(self, targets: Sequence[Target]) -> None:
         """Attach, trace, detach."""
-        with self._signals() as wakeup_fd:
+        with signal_pipe() as wakeup_fd:
             self._start(targets)
             self._poller.register(wakeup_fd, select.POLLIN)
             self._poller.register(self._kernel.ring.fd, select.POLLIN)
@@ -192,7 +195,7 @@ class Session:
         timeout_ms = max(0, plan.next_ns() - time.monotonic_ns()) / MS
         for fd, _ in self._poller.poll(timeout_ms):
             if fd == wakeup_fd:
-                self._take_signals(os.read(wakeup_fd, 64))
+                self._take_signals(read_signals(wakeup_fd))
 
     def _turn(self, plan: _Plan) -> None:
         now_ns = time.monotonic_ns()
@@ -236,9 +239,32 @@ class Session:
         was_busy = False
         while frames := self._kernel.read_frames():
             was_busy = True
-            self._feed(items.Frames(**self._now(), frames=frames))
+            self._feed_frames(frames)
         if was_busy:
             self._take_kept(self._kernel.maps.counters()[Counter.FRAMES_KEPT])
+
+    def _feed_frames(self, frames: list[bytes]) -> None:
+        """In order; a new process or program is met before what it did next is told."""
+        at = 0
+        for end, raw in enumerate(frames, 1):
+            if raw.startswith(PROCESS_FRAME):
+                self._feed(items.Frames(**self._now(), frames=frames[at:end]))
+                self._meet_processes()
+                at = end
+        if at < len(frames):
+            self._feed(items.Frames(**self._now(), frames=frames[at:]))
+
+    def _meet_processes(self) -> None:
+        """New children and new programs."""
+        for pid in self._pipeline.forked:
+            self._follow_child(pid)
+        for pid in self._pipeline.execed:
+            if pid in self._targets:
+                self._targets[pid].runs_another_program()
+                self._look_again(self._targets[pid])
+                self._execed.append(pid)
+        self._pipeline.forked.clear()
+        self._pipeline.execed.clear()
 
     def _take_kept(self, kept: int) -> None:
         """Lookups that ended while the ring was full leave the map now; `kept`: how many ever did so."""
@@ -255,16 +281,11 @@ class Session:
             self._feed(items.Frames(**self._now(), frames=frames))
 
     def _follow_processes(self, plan: _Plan) -> None:
-        """New children, new programs, and processes that are gone."""
+        """Libraries that new programs map by and by, and processes that are gone."""
         now_ns = time.monotonic_ns()
-        for pid in self._pipeline.forked:
-            self._follow_child(pid)
-        self._pipeline.forked.clear()
-        for pid in self._pipeline.execed:
-            if pid in self._targets:
-                self._targets[pid].runs_another_program()
-                plan.rescans += [(now_ns + after_ms * MS, pid) for after_ms in RESCAN_AFTER_MS]
-        self._pipeline.execed.clear()
+        for pid in self._execed:
+            plan.rescans += [(now_ns + after_ms * MS, pid) for after_ms in RESCAN_AFTER_MS]
+        self._execed.clear()
         due = [pid for when, pid in plan.rescans if when <= now_ns]
         plan.rescans = [entry for entry in plan.rescans if entry[0] > now_ns]
         for pid in dict.fromkeys(due):
@@ -278,11 +299,12 @@ class Session:
 
     def _look_again(self, target: Target) -> bool:
         """Find libraries that were mapped since; False when the process is gone."""
+        program = target.process.exe
         try:
             is_new = target.attach(self._kernel)
         except (NoSuchTargetError, ProcessLookupError):
             return False
-        if is_new:
+        if is_new or target.process.exe != program:
             self._tell_attached(target)
         return True
 
@@ -325,34 +347,17 @@ class Session:
     def _losses(self) -> None:
         if self._output.refusing:  # told as soon as a line about it is taken
             return
-        counts = self._kernel.maps.counters()
-        totals = {stage: counts[index] for stage, index in KERNEL_STAGES.items() if counts[index]}
-        if missed := self._kernel.missed_runs():
-            totals["kernel_missed"] = missed
         self._dropped += self._output.take_dropped()
-        if self._dropped:
-            totals["output"] = self._dropped
-        if self._recorder is not None and self._recorder.lost:
-            totals["recording"] = self._recorder.lost
-        if totals != getattr(self, "_told_losses", {}):
+        totals = loss_totals(self._kernel, self._dropped, self._recorder)
+        if totals != self._told_losses:
             self._told_losses = totals
             self._feed(items.Lost(**self._now(), totals=totals))
 
     def _stats(self) -> None:
-        run_time = self._kernel.run_time()
-        agent = {
-            "cpu_ms": round(time.process_time_ns() / MS, 3),
-            "rss_bytes": int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
-            "bpf": {
-                "run_ms": None if run_time is None else round(run_time[0] / MS, 3),
-                "runs": None if run_time is None else run_time[1],
-                "map_bytes": self._kernel.maps.map_bytes(),
-            },
-        }
-        rows = [list(row) for row in self._kernel.maps.histograms()]
-        self._feed(
-            items.Stats(**self._now(), counters=self._kernel.maps.counters(), histograms=rows, agent=agent)
-        )
+        maps = self._kernel.maps
+        rows = [list(row) for row in maps.histograms()]
+        agent = own_cost(self._kernel)
+        self._feed(items.Stats(**self._now(), counters=maps.counters(), histograms=rows, agent=agent))
 
     # The ends of the pipeline.
 
@@ -371,23 +376,7 @@ class Session:
         target = self._targets.get(pid)
         return target.process.alive_tid if target else pid
 
-    # Signals.
-
-    @contextlib.contextmanager
-    def _signals(self) -> Any:  # noqa: ANN401 - a generator of a descriptor
-        read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-        previous_fd = signal.set_wakeup_fd(write_fd)
-        try:
-            yield read_fd
-        finally:
-            signal.set_wakeup_fd(previous_fd)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            os.close(read_fd)
-            os.close(write_fd)
-
-    def _take_signals(self, numbers: bytes) -> None:
+    def _take_signals(self, numbers: list[int]) -> None:
         for number in numbers:
             if number == signal.SIGHUP:
                 try:
