@@ -1,6 +1,6 @@
 """Causes on real lookups: the right one, as sure as the facts allow, and none of its neighbours.
 
-Each story (`stories`) is played by the libc it is about. What a rule says of each possible situation is tested
+Each story (`stories`) is played by the libc it is about. What a rule says of each situation is tested
 without a kernel (tests/unit/test_diagnose_*); here the facts are the kernel's.
 """
 
