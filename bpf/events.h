@@ -267,6 +267,7 @@ enum counter {
   LOST_MEMORY_UNREAD,    /* a name or result could not be read from the target */
   LOST_PACKETS_ODD,      /* a DNS packet that could not be taken apart */
   LOST_SOCKET_KEYS_FULL, /* more wire lookups open on one socket than are remembered */
+  LOST_TARGETS_FULL,     /* a child found no room in `targets`: it is not followed */
   COUNTERS,
 };
 

@@ -56,8 +56,10 @@ INLINE void adopt(u32 child, u32 parent) {
   int index = (child >> 6) & 1023;
   u64 *word = target_bits.lookup(&index), since = bpf_ktime_get_ns();
   if (word) *word |= 1ULL << (child & 63);
-  if (targets.update(&child, &since) != 0) return;
-  tell_change(PROCESS_FORKED, child, parent);
+  if (targets.update(&child, &since) == 0)
+    tell_change(PROCESS_FORKED, child, parent);
+  else
+    count(LOST_TARGETS_FULL, 1);
 }
 
 /* A child is a target before it runs its first instruction. Its number is the kernel's own here; what the agent's

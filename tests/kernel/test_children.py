@@ -188,3 +188,16 @@ def test_children_by_the_thousand_leave_room_for_more(sandbox: Sandbox, programs
     assert lines[-1]["stats"]["lookups"]["ok"] == 13
     assert lines[-1]["stats"]["lost"] == {}
     check_targets(lines)
+
+
+def test_children_without_room_are_counted(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """1,103 children alive at once: those beyond 1,024 processes are a loss with their number, told once."""
+    binary = of_this_machine(programs, "lookup-glibc")
+    stay = 'i=0; while [ $i -lt 1103 ]; do (while [ ! -e "$2.end" ]; do sleep 1; done) & i=$((i + 1)); done; '
+    forks = f'{stay} {binary} --name www.lab.test; : > "$2.end"; wait'
+    with FAULTS["healthy"].setup(sandbox, log=False):
+        lines = trace(shell(sandbox, forks), "--all")
+    assert set(lines[-1]["stats"]["lost"]) == {"kernel_map_targets"}
+    assert of(lines, "lost")[0]["lost"]["remedy"]
+    assert lines[-1]["stats"]["lost"]["kernel_map_targets"] > 1103 - 1024
+    check_targets(lines)

@@ -172,7 +172,7 @@ def trace(
             filter_calls=children or is_headless,
             follow_children=children,
         )
-        _unlimit_locked_memory()
+        _raise_limits()
         kernel = stack.enter_context(Kernel(variant, ensure_tracefs()))
         if dry_run:
             _dry_run(kernel, targets)
@@ -210,7 +210,10 @@ def _dry_run(kernel: Kernel, targets: list[Target]) -> None:
         )
 
 
-def _unlimit_locked_memory() -> None:
-    """Before 5.11 BPF maps count as locked memory."""
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+def _raise_limits() -> None:
+    """Each target takes a descriptor; before 5.11 BPF maps count as locked memory."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    for limit, wanted in ((resource.RLIMIT_NOFILE, (most, most)), (resource.RLIMIT_MEMLOCK, unlimited)):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(limit, wanted)

@@ -167,6 +167,7 @@ class Counter(IntEnum):
     LOST_MEMORY_UNREAD = 20
     LOST_PACKETS_ODD = 21
     LOST_SOCKET_KEYS_FULL = 22
+    LOST_TARGETS_FULL = 23
 
 
 class Latency(IntEnum):
