@@ -158,6 +158,10 @@ class KernelMaps:
         """Forget a wire lookup that nothing will end; whether it was still there."""
         return self._maps["lookups"].remove(U64.pack(key))
 
+    def forget_question(self, socket: int, number: int) -> None:
+        """Nobody waits for its answer any more."""
+        self._maps["asked"].remove(struct.pack("=QQ", socket, number))
+
     def closed_sockets(self) -> dict[int, int]:
         """Sockets closed with more lookups open than they remember, and when (monotonic)."""
         keys, values, count = self._maps["closed_sockets"].items()

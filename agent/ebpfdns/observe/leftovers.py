@@ -31,22 +31,26 @@ def end_lookups_of_closed_sockets(maps: KernelMaps) -> list[bytes]:
         if head.api != Api.WIRE or not head.query_count:
             continue
         closed_ns = closed.get(boundary.QUERY.unpack(raw, boundary.LOOKUP.size).socket, 0)
-        if head.start_ns < closed_ns and maps.drop_lookup(head.key):
-            maps.count_end(Counter.LOOKUPS_FAILED, closed_ns - head.start_ns, unanswered(raw))
+        took_ns = closed_ns - head.start_ns
+        if took_ns > 0 and drop(maps, raw, Counter.LOOKUPS_FAILED, took_ns):
             frames.append(_ended(raw, head.flags, head.query_count, closed_ns))
     for socket in closed:
         maps.forget_closed_socket(socket)
     return frames
 
 
-def unanswered(raw: bytes) -> int:
-    """Questions of a struct lookup that left and were not answered."""
+def drop(maps: KernelMaps, raw: bytes, counter: Counter, took_ns: int | None = None) -> bool:
+    """Remove an open lookup with its questions and count its end; False when it has ended meanwhile."""
     head = boundary.LOOKUP.unpack(raw)
-    waiting: int = (head.more_queries - head.more_answered) % (1 << 16)
+    if not maps.drop_lookup(head.key):
+        return False
+    waiting = (head.more_queries - head.more_answered) % (1 << 16)
     for number in range(min(head.query_count, boundary.MAX_QUERIES)):
         query = boundary.QUERY.unpack(raw, boundary.LOOKUP.size + number * boundary.QUERY.size)
         waiting += not query.flags & _DONE
-    return waiting
+        maps.forget_question(query.socket, query.id)
+    maps.count_end(counter, took_ns, waiting)
+    return True
 
 
 def _ended(raw: bytes, flags: int, query_count: int, end_ns: int) -> bytes:

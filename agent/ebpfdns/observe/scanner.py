@@ -68,8 +68,7 @@ class Scanner:
         expired: list[bytes] = []
         for raw, key, start_ns, _, pid, tid in lookups:
             if key & WIRE_BIT and self._is_given_up(raw, now_ns):
-                if self._maps.drop_lookup(key):
-                    self._maps.count_end(Counter.LOOKUPS_ABANDONED, unanswered=leftovers.unanswered(raw))
+                if leftovers.drop(self._maps, raw, Counter.LOOKUPS_ABANDONED):
                     expired.append(raw)
             elif self._pipeline.is_due("lookup", key, start_ns, now_ns):
                 due.append(("lookups", (raw, key, pid, tid)))
