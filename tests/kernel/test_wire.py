@@ -225,6 +225,24 @@ def test_many_questions_open_on_one_socket_all_end_with_it(sandbox: Sandbox, bin
     assert traced.stats["queries"] == {"sent": count, "answered": 0, "unanswered": count}
 
 
+def test_questions_of_ended_lookups_make_room_for_others(sandbox: Sandbox, binary: Path) -> None:
+    """Four programs leave 3,301 questions each, more than there is room for at once, and none is lost."""
+    words = ("--count", 3301, "--rate", 0, "--unique", "--window", 3301, "--timeout-ms", 100)
+    with serving({"drop": True}).setup(sandbox, log=False):
+        started = [Program(sandbox, [binary, *words]) for _ in range(4)]
+        pids = [word for program in started for word in ("--pid", program.pid)]
+        with Agent("attach", *pids, *PATIENT) as agent:
+            for number, program in enumerate(started, 1):
+                program.go()
+                assert program.result()["sent"] == 3301
+                agent.wait_for(lambda line: line["event"] == "lookup", count=3301 * number)
+            lines = agent.finish()
+    assert lines[-1]["stats"]["queries"] == {"sent": 13_204, "answered": 0, "unanswered": 13_204}
+    counts = lines[-1]["stats"]["lookups"]
+    assert (counts["started"], counts["failed"], counts["in_flight"]) == (13_204, 13_204, 0)
+    assert lines[-1]["stats"]["lost"] == {}
+
+
 # Many.
 
 
