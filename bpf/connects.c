@@ -296,10 +296,12 @@ int tcp_retransmits(struct tcp_retransmission *ctx) {
 /* The program closed a socket whose connect had not ended. */
 INLINE void connect_is_closed(u64 socket) {
   struct connect *record = connects.lookup(&socket);
-  if (record && claim(socket)) {
-    record->end_ns = 0;
-    end_connect(record, socket, STATUS_ABANDONED, 0);
-  }
+  if (!record) return;
+  /* Refused this very moment, on another CPU, which has woken the program already: the error is told next. */
+  if (record->tcp_state == TCP_CLOSE && !record->error) return;
+  if (!claim(socket)) return;
+  record->end_ns = 0;
+  end_connect(record, socket, STATUS_ABANDONED, 0);
 }
 
 /* A socket of ours has been told an error by the network. */
