@@ -59,7 +59,7 @@ def replayed(path: Path) -> Iterator[bytes]:
 def test_replay_prints_the_very_lines(story: str) -> None:
     """`ebpfdns replay` prints, byte for byte, what the agent printed while it recorded."""
     result = CliRunner().invoke(command, [str(recording(story))])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, f"{result.exception} ({AGAIN})"
     assert result.stdout_bytes == printed(story), AGAIN
 
 
