@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -177,3 +178,10 @@ def test_links_in_documents_lead_somewhere(document):
     """Each relative link in a document leads to a file or folder of the tree."""
     for target in re.findall(r"\]\(([^)#\s]+)", document.read_text()):
         assert "://" in target or (document.parent / target).exists(), target
+
+
+def test_the_readme_shows_a_real_event():
+    """The JSON line that the README shows is, byte for byte, a line of a recorded session."""
+    [shown_line] = re.findall(r"```json\n(.*)\n```", README.read_text())
+    assert shown_line in (ROOT / "tests/replay/silent.jsonl").read_text().splitlines()
+    assert json.loads(shown_line)["event"] == "lookup_stuck"
