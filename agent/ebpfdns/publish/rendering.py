@@ -31,7 +31,8 @@ def _pretty(event: dict[str, Any]) -> str:
     cause = event.get("cause")
     if cause and event["event"].endswith("_stuck"):
         text += "".join(f"{'':13}· {one['text']}\n" for one in cause["evidence"])
-        text += f"{'':13}cause: {cause['id']} ({cause['confidence']})\n{'':13}try:   {cause['remedy'].removeprefix('Try: ')}\n"
+        remedy = cause["remedy"].removeprefix("Try: ")
+        text += f"{'':13}cause: {cause['id']} ({cause['confidence']})\n{'':13}try:   {remedy}\n"
     return text
 
 
