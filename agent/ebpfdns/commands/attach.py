@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ebpfdns import logs
+from ebpfdns.commands import shared_options
 from ebpfdns.commands.durations import Duration
 from ebpfdns.errors import HostCannotTraceError, UsageError
 
@@ -45,14 +46,7 @@ Examples:
 @click.option("--all", "publish_all", is_flag=True, help="A line for every lookup and connect.")
 @click.option("--children", is_flag=True, help="Follow fork and clone too.")
 @click.option("--output", default="-", show_default=True, help="File for the lines; - is stdout.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("json", "pretty")),
-    default="json",
-    show_default=True,
-    help="Of the lines.",
-)
+@shared_options.FORMAT
 @click.option("--duration", type=Duration(), help="Stop after this time.")
 @click.option("--record", type=click.Path(path_type=Path), help="Keep what was observed, for replay.")
 @click.option("--redact-names", is_flag=True, help="Hash the names that are looked up.")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from ebpfdns.commands import shared_options
 from ebpfdns.observe.recording import read_items
 from ebpfdns.pipeline import Pipeline
 from ebpfdns.publish.rendering import renderer
@@ -24,14 +25,7 @@ Examples:
 
 @click.command("replay", epilog=EXAMPLES)
 @click.argument("recording", metavar="FILE", type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("json", "pretty")),
-    default="json",
-    show_default=True,
-    help="Of the lines.",
-)
+@shared_options.FORMAT
 def command(*, recording: Path, form: str) -> None:
     """Print the lines that were printed while FILE was recorded.
 
