@@ -295,8 +295,15 @@ def test_pretty_lines_tell_a_stuck_one_in_full():
 
 
 def test_pretty_lines_are_short_otherwise():
-    """The end of a lookup is one line, also when it has a cause."""
-    assert rendering.renderer("pretty")([stuck_line("lookup")]) == [b"00:00:00.000 it hangs\n"]
+    """An end goes without the evidence, and still says what to try; without a cause it is one line."""
+    [text] = rendering.renderer("pretty")([stuck_line("lookup")])
+    assert text.decode().splitlines() == [
+        "00:00:00.000 it hangs",
+        "             cause: ns_silent (likely)",
+        "             try:   dig @192.0.2.1",
+    ]
+    plain = {key: value for key, value in stuck_line("lookup").items() if key != "cause"}
+    assert rendering.renderer("pretty")([plain]) == [b"00:00:00.000 it hangs\n"]
 
 
 def test_json_is_one_line_each():

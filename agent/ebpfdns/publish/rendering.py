@@ -29,8 +29,9 @@ def _pretty(event: dict[str, Any]) -> str:
     clock = event["ts"][11:23]
     text = f"{clock} {event['message']}\n"
     cause = event.get("cause")
-    if cause:
+    if cause and event["event"].endswith("_stuck"):
         text += "".join(f"{'':13}· {one['text']}\n" for one in cause["evidence"])
+    if cause:
         remedy = cause["remedy"].removeprefix("Try: ")
         text += f"{'':13}cause: {cause['id']} ({cause['confidence']})\n{'':13}try:   {remedy}\n"
     return text
