@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import oci
 import pods
+import running
 
 if TYPE_CHECKING:
     import contextlib
@@ -53,11 +54,11 @@ class Setting:
         """The libc of a target that has one for itself."""
         return self.home / "libc/libc.so.6"
 
-    def start(self, name: str, made: dict) -> oci.Container:
+    def start(self, name: str, made: dict) -> running.Container:
         """Run a configuration, with the project's files mounted, until the test ends."""
         made["mounts"] = made["mounts"] + [oci.bind(source, path) for path, source in self.project.items()]
         unique = f"{name}-{os.getpid()}-{next(NUMBERS)}"
-        return self.stack.enter_context(oci.Container(unique, made, self.home))
+        return self.stack.enter_context(running.Container(unique, made, self.home))
 
 
 @dataclass
@@ -65,28 +66,28 @@ class Pair:
     """A target, and how to start the agent beside it; `pid` is the target's as that agent must see it."""
 
     setting: Setting
-    target: oci.Container
+    target: running.Container
     manifest: Path
     pid: int
     vpid: int
     namespaces: dict
 
-    def agent(self, capabilities: list[str] | None = None, **options: str) -> oci.Container:
+    def agent(self, capabilities: list[str] | None = None, **options: str) -> running.Container:
         """Start the agent as its manifest says; with other capabilities, or further options of `attach`."""
         made = agent_of(self.manifest, self.setting, self.pid, self.namespaces, capabilities, **options)
         return self.setting.start("agent", made)
 
-    def ready_agent(self, capabilities: list[str] | None = None, **options: str) -> oci.Container:
+    def ready_agent(self, capabilities: list[str] | None = None, **options: str) -> running.Container:
         """The same, once its start-up probe succeeds."""
         agent = self.agent(capabilities, **options)
         self.await_start(agent)
         return agent
 
-    def await_start(self, agent: oci.Container) -> None:
+    def await_start(self, agent: running.Container) -> None:
         """Wait as kubelet does."""
         agent.await_start(pods.agent(self.manifest)["startupProbe"], self.ready_file)
 
-    def agent_without_mount(self, path: str) -> oci.Container:
+    def agent_without_mount(self, path: str) -> running.Container:
         """Start the agent as its manifest says, but for one mount."""
         made = agent_of(self.manifest, self.setting, self.pid, self.namespaces)
         made["mounts"] = [mount for mount in made["mounts"] if mount["destination"] != path]
@@ -107,9 +108,9 @@ def agent_on_node(setting: Setting, *, with_own_libc: bool = False) -> Pair:
         shutil.copy(setting.root / LIBC, setting.own_libc)
         made["mounts"].append(oci.bind(setting.own_libc.parent, "/work/libc"))
         made["process"]["env"].append("LD_LIBRARY_PATH=/work/libc")
-    running = setting.start("target", made)
-    vpid = int(running.line("pid "))
-    return Pair(setting, running, DAEMONSET, pid=running.pid, vpid=vpid, namespaces=NODE)
+    target = setting.start("target", made)
+    vpid = int(target.line("pid "))
+    return Pair(setting, target, DAEMONSET, pid=target.pid, vpid=vpid, namespaces=NODE)
 
 
 def agent_in_pod(setting: Setting) -> Pair:
@@ -119,9 +120,9 @@ def agent_in_pod(setting: Setting) -> Pair:
     sandbox = setting.start("pause", made)
     sandbox.line("pid ")
     pod = NODE | {kind: f"/proc/{sandbox.pid}/ns/{file}" for kind, file in SHARED.items()}
-    running = setting.start("target", target_of(setting, pod))
-    vpid = int(running.line("pid "))
-    return Pair(setting, running, SIDECAR, pid=vpid, vpid=vpid, namespaces=pod)
+    target = setting.start("target", target_of(setting, pod))
+    vpid = int(target.line("pid "))
+    return Pair(setting, target, SIDECAR, pid=vpid, vpid=vpid, namespaces=pod)
 
 
 def target_of(setting: Setting, namespaces: dict) -> dict:

@@ -20,7 +20,7 @@ import pods
 CONTAINER = pods.ROOT / "deploy/container"
 CACHE = pods.ROOT / "build/deploy-root"
 #: Change it when this file makes the tree in another way.
-LAYOUT = 2
+LAYOUT = 3
 #: What the slim base image has and the probes in the manifests use (`test`).
 BASE = ["coreutils"]
 #: Only its file is taken: the seccomp profile that podman and CRI-O call the default one.
@@ -32,22 +32,22 @@ class Unavailable(Exception):  # noqa: N818 - it is a reason to skip, not an err
     """Something from outside that the tree is made of cannot be had."""
 
 
-def packages() -> list[str]:
-    """The Debian packages of the image's last stage."""
+def packages(more: tuple[str, ...] = ()) -> list[str]:
+    """The Debian packages of the image's last stage, and these."""
     last = (CONTAINER / "Dockerfile").read_text().split("\nFROM ")[-1]
     names = re.search(r"apt-get install --yes --no-install-recommends ([\w .+-]+)", last)[1].split()
-    return [*BASE, *names]
+    return [*BASE, *names, *more, SECCOMP_PACKAGE]
 
 
-def root() -> Path:
-    """The tree, made if it is not there yet: the packages, an environment with the locked dependencies."""
+def root(*more: str) -> Path:
+    """The tree, made if it is not there yet: the packages (and more), the locked dependencies."""
     lock = (CONTAINER / "requirements.txt").read_text()
-    key = hashlib.sha256(repr((LAYOUT, packages(), SECCOMP_PACKAGE, lock)).encode()).hexdigest()[:12]
+    key = hashlib.sha256(repr((LAYOUT, packages(more), lock)).encode()).hexdigest()[:12]
     ready = CACHE / key
     if not ready.exists():
         draft = CACHE / f"{key}.draft"
         shutil.rmtree(draft, ignore_errors=True)
-        make(draft)
+        make(draft, packages(more))
         draft.rename(ready)
     return ready
 
@@ -57,14 +57,14 @@ def seccomp_profile() -> Path:
     return root() / "usr/share/containers/seccomp.json"
 
 
-def make(tree: Path) -> None:
+def make(tree: Path, names: list[str]) -> None:
     """Make the tree from nothing."""
     for folder in ("bin", "sbin", "lib", "lib64"):
         (tree / "usr" / folder).mkdir(parents=True)
         (tree / folder).symlink_to(f"usr/{folder}")
-    for archive in download(CACHE / "apt"):
+    for archive in download(CACHE / "apt", names):
         unpack(archive, tree)
-    for folder in ("dev", "etc", "proc", "run/ebpfdns", "sys", "tmp", "work"):
+    for folder in ("dev", "etc", "proc", "run/ebpfdns", "sys", "tmp", "usr/local/bin", "work"):
         (tree / folder).mkdir(parents=True, exist_ok=True)
     (tree / "etc/resolv.conf").touch()
     (tree / "etc/nsswitch.conf").write_text("hosts: files dns\n")
@@ -85,7 +85,7 @@ def site_packages(tree: Path) -> Path:
     return found.relative_to(tree)
 
 
-def download(state: Path) -> list[Path]:
+def download(state: Path, names: list[str]) -> list[Path]:
     """Fetch the packages and all they depend on, with an apt state of our own that has nothing installed."""
     for folder in ("lists/partial", "archives/partial", "none/archives/partial"):
         (state / folder).mkdir(parents=True, exist_ok=True)
@@ -96,10 +96,10 @@ def download(state: Path) -> list[Path]:
     install = ["install", "--yes", "--no-install-recommends"]
     # What is in its cache already apt does not list: it is asked with a cache that stays empty.
     asking = ["--print-uris", "-o", f"Dir::Cache={state}/none"]
-    wanted = run(apt, *install, *asking, *packages(), SECCOMP_PACKAGE)
-    run(apt, *install, "--download-only", *packages(), SECCOMP_PACKAGE)
-    names = [line.split()[1] for line in wanted.splitlines() if line.startswith("'")]
-    return [state / "archives" / name for name in names]
+    wanted = run(apt, *install, *asking, *names)
+    run(apt, *install, "--download-only", *names)
+    files = [line.split()[1] for line in wanted.splitlines() if line.startswith("'")]
+    return [state / "archives" / name for name in files]
 
 
 def unpack(archive: Path, tree: Path) -> None:
@@ -119,7 +119,7 @@ def install(target: Path, *what: object) -> None:
 def project(folder: Path) -> dict[str, Path]:
     """Build the project's wheel and unpack it: paths in the tree → what has to be mounted there."""
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    run(pip, "--wheel-dir", folder, pods.ROOT)
+    run(pip, "--no-build-isolation", "--wheel-dir", folder, pods.ROOT)
     [wheel] = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "wheel")

@@ -1,6 +1,6 @@
 """Containers as a Kubernetes node would start them, but by runc alone: OCI configurations from a pod spec.
 
-Owns: the translation pod spec → config.json, and a running container. Must not know: what the agent prints.
+Owns: the translation pod spec → config.json. Must not know: runc (`running`), or what the agent prints.
 What the manifest says and what runs here cannot drift: capabilities, mounts, arguments, limits, read-only
 root and no_new_privs are read from the manifest. What kubelet and runtime would add (masked paths, /dev, a
 private cgroup namespace, the default seccomp profile) is added here in the same way.
@@ -8,22 +8,12 @@ private cgroup namespace, the default seccomp profile) is added here in the same
 
 from __future__ import annotations
 
-import contextlib
 import json
-import queue
 import re
-import signal
-import subprocess
-import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-#: How long a container may take to show what a test waits for.
-PATIENCE_S = 30
+from ebpfdns.observe.host import read_host
 
 MASKED = ["acpi", "asound", "kcore", "keys", "latency_stats"]
 MASKED += ["timer_list", "timer_stats", "sched_debug", "scsi"]
@@ -152,95 +142,10 @@ def apply_limits(made: dict[str, Any], limits: dict[str, str]) -> None:
     made["linux"]["resources"] = resources
 
 
-class Container:
-    """A running container: its standard streams, its pid on this host, and its end."""
-
-    def __init__(self, name: str, made: dict[str, Any], home: Path) -> None:
-        self.name, self.home = name, home / name
-        self.home.mkdir(parents=True)
-        (self.home / "config.json").write_text(json.dumps(made, indent=1))
-        self.lines: queue.Queue[str | None] = queue.Queue()
-
-    def __enter__(self) -> Self:
-        self.errors = (self.home / "stderr").open("w+")
-        self.process = subprocess.Popen(
-            self.runc("run", "--bundle", self.home, self.name),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-        )
-        self.reader = threading.Thread(target=self.read, daemon=True)
-        self.reader.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            subprocess.run(self.runc("kill", self.name, "KILL"), capture_output=True, check=False)
-            self.process.wait(PATIENCE_S)
-        subprocess.run(self.runc("delete", "--force", self.name), capture_output=True, check=False)
-        self.reader.join(PATIENCE_S)
-        for stream in (self.process.stdin, self.process.stdout, self.errors):
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-
-    def runc(self, *arguments: object) -> list[str]:
-        """A runc command line with this test's own state directory."""
-        return ["runc", "--root", str(self.home.parent / "runc"), *map(str, arguments)]
-
-    def read(self) -> None:
-        """Move lines from the container's stdout into the queue, and None at its end."""
-        for line in self.process.stdout:
-            self.lines.put(line.rstrip("\n"))
-        self.lines.put(None)
-
-    def until(self, wanted: Callable[[str], bool]) -> Iterator[str]:
-        """Yield the lines up to and with the first wanted one; fail, with the messages, without one."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                line = self.lines.get(timeout=max(0, deadline - time.monotonic()))
-            except queue.Empty:
-                raise AssertionError(f"{self.name}: nothing in {PATIENCE_S} s; {self.messages()}") from None
-            if line is None:
-                raise AssertionError(f"{self.name} ended; {self.messages()}")
-            yield line
-            if wanted(line):
-                return
-
-    def line(self, prefix: str) -> str:
-        """What follows a prefix in the first line that has it."""
-        *_, last = self.until(lambda line: line.startswith(prefix))
-        return last.removeprefix(prefix).strip()
-
-    def say(self, line: str) -> None:
-        """Write a line to the container's stdin."""
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    def messages(self) -> str:
-        """What the container (or runc) wrote to stderr."""
-        return (self.home / "stderr").read_text()
-
-    @property
-    def pid(self) -> int:
-        """The container's first process, as this host numbers it."""
-        state = subprocess.run(self.runc("state", self.name), capture_output=True, text=True, check=True)
-        return json.loads(state.stdout)["pid"]
-
-    def await_start(self, probe: dict[str, Any], ready: Path) -> None:
-        """Wait for the file a probe looks for, as long as kubelet would; then the probe must succeed."""
-        deadline = time.monotonic() + probe["failureThreshold"] * probe["periodSeconds"]
-        while not ready.exists():
-            assert self.process.poll() is None, f"{self.name} ended; {self.messages()}"
-            assert time.monotonic() < deadline, f"{self.name} is not ready; {self.messages()}"
-            time.sleep(0.02)  # between two looks at the fact that is waited for
-        command = self.runc("exec", self.name, *probe["exec"]["command"])
-        subprocess.run(command, capture_output=True, check=True)
-
-    def stop(self) -> tuple[int, list[str]]:
-        """Ask it to end with SIGTERM, as kubelet does; its exit code and the lines not read yet."""
-        subprocess.run(self.runc("kill", self.name, signal.Signals.SIGTERM.name), check=True)
-        code = self.process.wait(PATIENCE_S)
-        self.reader.join(PATIENCE_S)
-        return code, [line for line in self.lines.queue if line is not None]
+def give_everything(made: dict[str, Any]) -> None:
+    """What a container needs to be a machine of its own: all rights that we have, and its own settings."""
+    names = [f"CAP_{name}" for name in sorted(read_host().capabilities)]
+    made["process"]["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
+    made["process"]["noNewPrivileges"] = False
+    made["linux"] |= {"maskedPaths": [], "readonlyPaths": []}
+    made["linux"]["resources"] = {"devices": [{"allow": True, "access": "rwm"}]}

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 
 import containers
-import oci
 import pytest
+import running
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(300)]
 
@@ -109,12 +109,12 @@ def test_the_agent_ends_when_its_target_ends(pair):
     pair.target.process.stdin.close()
     lines = [json.loads(line) for line in agent.until(lambda line: json.loads(line)["event"] == "stats")]
     assert [e["target"]["status"] for e in lines if e["event"] == "target"] == ["attached", "exited"]
-    assert agent.process.wait(oci.PATIENCE_S) == 0, agent.messages()
+    assert agent.process.wait(running.PATIENCE_S) == 0, agent.messages()
 
 
 def test_a_missing_target_is_an_error_of_its_own(setting):
     """A pid that does not exist ends the agent with exit code 4 and a message that names the pid."""
     made = containers.agent_of(containers.DAEMONSET, setting, NOBODYS_PID, containers.NODE)
     agent = setting.start("agent", made)
-    assert agent.process.wait(oci.PATIENCE_S) == 4, agent.messages()
+    assert agent.process.wait(running.PATIENCE_S) == 4, agent.messages()
     assert str(NOBODYS_PID) in agent.messages()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import containers
-import oci
 import pods
 import pytest
+import running
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(300)]
 
@@ -47,10 +47,10 @@ def without(pair, capability: str | None) -> tuple[dict, dict]:
 def test_without_the_right_to_trace_it_ends(on_node, capability):
     """It ends with 3 and one message that names what is missing, and no line is written."""
     agent = on_node.agent([name for name in ALL if name != capability])
-    assert agent.process.wait(oci.PATIENCE_S) == 3
+    assert agent.process.wait(running.PATIENCE_S) == 3
     assert f"CAP_{capability}" in agent.messages()
     assert "Traceback" not in agent.messages()
-    assert agent.lines.get(timeout=oci.PATIENCE_S) is None
+    assert agent.lines.get(timeout=running.PATIENCE_S) is None
 
 
 def test_without_net_admin_packets_are_not_seen(on_node):
@@ -105,7 +105,7 @@ def test_without_the_hosts_cgroups_it_does_not_claim_to_see_packets(on_node):
 def test_without_tracefs_it_ends(on_node):
     """It ends with 3, and a message that says what to mount."""
     agent = on_node.agent_without_mount("/sys/kernel/tracing")
-    assert agent.process.wait(oci.PATIENCE_S) == 3
+    assert agent.process.wait(running.PATIENCE_S) == 3
     assert "tracefs is not mounted" in agent.messages()
 
 
@@ -122,6 +122,6 @@ def test_the_larger_list_sees_everything_too(on_node, kernel):
 def test_an_older_kernel_refuses_the_small_list(on_node):
     """Where uprobes need perf_event_open the small list ends with 3, and a message that leads further."""
     agent = on_node.agent(assume_kernel="6.1")
-    assert agent.process.wait(oci.PATIENCE_S) == 3
+    assert agent.process.wait(running.PATIENCE_S) == 3
     assert "cannot probe" in agent.messages()
     assert "docs/deployment.md" in agent.messages()

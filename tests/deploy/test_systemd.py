@@ -15,7 +15,7 @@ from ebpfdns.observe import programs
 SYSTEMD = pods.ROOT / "deploy/systemd"
 UNIT = SYSTEMD / "ebpfdns@.service"
 #: `systemd-analyze security` gives 0 (nothing allowed) to 100 (everything); it calls 50 and more "medium".
-EXPOSURE_LIMIT = 35
+EXPOSURE_LIMIT = 25
 
 
 @pytest.fixture
