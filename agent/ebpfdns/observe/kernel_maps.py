@@ -162,6 +162,18 @@ class KernelMaps:
         """Nobody waits for its answer any more."""
         self._maps["asked"].remove(struct.pack("=QQ", socket, number))
 
+    def questions(self) -> list[tuple[int, int, int]]:
+        """(socket, id, key of its lookup) of every question that an answer would be matched to."""
+        keys, values, count = self._maps["asked"].items()
+        asked = struct.iter_unpack("=QQ", keys[: 16 * count])
+        return [
+            (socket, number, key) for (socket, number), key in zip(asked, _words(values, count), strict=True)
+        ]
+
+    def has_lookup(self, key: int) -> bool:
+        """Whether there is a record under this key."""
+        return self._maps["lookups"].get(U64.pack(key)) is not None
+
     def closed_sockets(self) -> dict[int, int]:
         """Sockets closed with more lookups open than they remember, and when (monotonic)."""
         keys, values, count = self._maps["closed_sockets"].items()

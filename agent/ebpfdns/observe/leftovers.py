@@ -39,6 +39,16 @@ def end_lookups_of_closed_sockets(maps: KernelMaps) -> list[bytes]:
     return frames
 
 
+def forget_orphan_questions(maps: KernelMaps) -> int:
+    """Remove questions beyond the eight of a lookup that were not answered before it ended; how many there were."""
+    orphans = 0
+    for socket, number, key in maps.questions():
+        if not maps.has_lookup(key):
+            maps.forget_question(socket, number)
+            orphans += 1
+    return orphans
+
+
 def drop(maps: KernelMaps, raw: bytes, counter: Counter, took_ns: int | None = None) -> bool:
     """Remove an open lookup with its questions and count its end; False when it has ended meanwhile."""
     head = boundary.LOOKUP.unpack(raw)

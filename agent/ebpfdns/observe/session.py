@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 MS = 1_000_000
 IDLE_NS, OPEN_NS = 100 * MS, 50 * MS  # how often what is open is looked at: nothing open, something open
 LOSSES_NS = 1000 * MS
+SWEEP_NS = 10_000 * MS
 FULL_SCAN_NS = 10_000 * MS
 FLUSH_S = 2.0
 FRAMES_A_FEED = 256
@@ -77,6 +78,7 @@ class _Plan:
     losses_ns: int
     end_ns: int | None
     full_scan_ns: int = 0
+    sweep_ns: int = 0
     rescans: list[tuple[int, int]] = field(default_factory=list)  # (when, pid)
 
     def next_ns(self) -> int:
@@ -208,6 +210,9 @@ class Session:
             plan.scan_ns = time.monotonic_ns() + (OPEN_NS if is_open else IDLE_NS)
         self._read_frames()
         self._follow_processes(plan)
+        if now_ns >= plan.sweep_ns:
+            plan.sweep_ns = now_ns + SWEEP_NS
+            leftovers.forget_orphan_questions(self._kernel.maps)
         if now_ns >= plan.losses_ns:
             plan.losses_ns = now_ns + LOSSES_NS
             self._losses()
