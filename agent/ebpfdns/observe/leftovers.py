@@ -40,7 +40,7 @@ def end_lookups_of_closed_sockets(maps: KernelMaps) -> list[bytes]:
 
 
 def forget_orphan_questions(maps: KernelMaps) -> int:
-    """Remove questions beyond the eight of a lookup that were not answered before it ended; how many there were."""
+    """Remove questions beyond the eight of a lookup that outlived it unanswered; how many there were."""
     orphans = 0
     for socket, number, key in maps.questions():
         if not maps.has_lookup(key):
