@@ -298,10 +298,11 @@ INLINE void connect_is_closed(u64 socket) {
   struct connect *record = connects.lookup(&socket);
   if (!record) return;
   /* Refused this very moment, on another CPU, which has woken the program already: the error is told next. */
-  if (record->tcp_state == TCP_CLOSE && !record->error) return;
+  bool is_refused = record->tcp_state == TCP_CLOSE;
+  if (is_refused && !record->error) return;
   if (!claim(socket)) return;
-  record->end_ns = 0;
-  end_connect(record, socket, STATUS_ABANDONED, 0);
+  if (!is_refused) record->end_ns = 0;
+  end_connect(record, socket, is_refused ? STATUS_FAILED : STATUS_ABANDONED, is_refused ? record->error : 0);
 }
 
 /* A socket of ours has been told an error by the network. */
