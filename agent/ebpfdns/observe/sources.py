@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from ebpfdns.observe.host import Host
 
 #: Concatenated, because BCC rewrites map operations in the main text only; each needs those above it.
-FILES = ("maps", "targets", "lookups", "connects", "wire", "waits", "lifetimes")
+FILES = (
+    *("maps", "targets", "records", "lookups", "connects"),
+    *("packets", "questions", "wire", "sockets", "waits", "lifetimes"),
+)
 
 CURRENT_IN_PACKETS_SINCE = LINKED_CALLS_SINCE = (6, 10)
 #: x86: a function with a return probe ends in uretprobe(), which seccomp filters before 6.14 do not know

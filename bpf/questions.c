@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Questions and answers find their lookup.
+ *
+ * A question belongs to the library call that its thread is in; without one it is a lookup of its own ("wire"), which
+ * ends when all its questions are answered or its socket is closed. Replies are seen when they arrive, not when read.
+ */
+
+#define WIRE_KEY(socket, name_hash) ((((socket) ^ (name_hash)) * 0x9E3779B97F4A7C15ULL) | 1ULL << 63)
+
+INLINE bool is_same_server(struct query *query, struct packet *packet) {
+  return query->family == packet->family && ((u64 *)query->server)[0] == ((u64 *)packet->peer)[0] &&
+         ((u64 *)query->server)[1] == ((u64 *)packet->peer)[1];
+}
+
+INLINE void fill_query(struct query *query, struct packet *packet, struct question *question, u64 now) {
+  query->socket = packet->socket;
+  query->sent_ns = now;
+  query->server_port = packet->port;
+  query->id = question->id;
+  query->type = question->type;
+  query->error = 0;
+  query->family = packet->family;
+  query->transport = packet->transport;
+  query->attempts = 1;
+  query->flags = question->is_cut ? QUERY_NAME_CUT : 0;
+  query->name_bytes = question->is_cut ? QUERY_NAME_BYTES : question->name_bytes;
+  __builtin_memcpy(query->server, packet->peer, 16);
+  __builtin_memcpy(query->name, question->name, QUERY_NAME_BYTES);
+  if (question->is_cut) count(LOST_NAMES_CUT, 1);
+}
+
+/* Put a question into its lookup: a new query, or one more attempt of a known one. */
+INLINE void add_question(struct lookup *record, struct packet *packet, struct question *question, bool is_known) {
+  u64 now = bpf_ktime_get_ns();
+  u64 n = record->query_count;
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    if (i >= n) break;
+    struct query *query = &record->queries[i];
+    if (query->socket != packet->socket || !is_same_server(query, packet)) continue;
+    if (query->flags & QUERY_NO_MESSAGE) { /* the send that was only tried so far has worked */
+      fill_query(query, packet, question, now);
+      count(QUERIES_SENT, 1);
+      return;
+    }
+    if (query->id == question->id && query->type == question->type) {
+      query->resent_ns = now;
+      if (query->attempts < 255) query->attempts++;
+      return;
+    }
+  }
+  UNKNOWN(n);
+  if (n < MAX_QUERIES) {
+    fill_query(&record->queries[n], packet, question, now);
+    record->query_count = n + 1;
+  } else {
+    if (is_known) return;
+    record->more_queries++;
+  }
+  count(QUERIES_SENT, 1);
+}
+
+INLINE void remember_open_key(struct dns_socket *socket, u64 key) {
+  LOOP (int i = 0; i < SOCKET_OPEN_KEYS; i++) {
+    if (socket->open_keys[i]) continue;
+    socket->open_keys[i] = key;
+    return;
+  }
+  __sync_fetch_and_add(&socket->more_open, 1);
+}
+
+INLINE void forget_open_key(u64 socket_key, u64 key) {
+  struct dns_socket *socket = sockets.lookup(&socket_key);
+  if (!socket) return;
+  LOOP (int i = 0; i < SOCKET_OPEN_KEYS; i++) {
+    if (socket->open_keys[i] != key) continue;
+    socket->open_keys[i] = 0;
+    return;
+  }
+  if (socket->more_open) __sync_fetch_and_add(&socket->more_open, -1);
+}
+
+/* A lookup that no probed call explains: all that is known of it stands in the packet. */
+INLINE struct lookup *new_wire_lookup(struct dns_socket *socket, struct question *question, u64 key) {
+  int zero = 0;
+  struct lookup *blank = blank_lookup.lookup(&zero);
+  if (!blank || lookups.update(&key, blank) != 0) {
+    count(LOST_LOOKUPS_FULL, 1);
+    return NULL;
+  }
+  struct lookup *record = lookups.lookup(&key);
+  if (!record) return NULL;
+  record->kind = FRAME_LOOKUP;
+  record->key = key;
+  record->start_ns = bpf_ktime_get_ns();
+  record->pid = socket->pid;
+  record->tid = socket->tid;
+  record->host_pid = socket->call_key >> 32;
+  record->host_tid = (u32)socket->call_key;
+  record->api = API_WIRE;
+  record->flags = LOOKUP_NAME_IS_WIRE;
+  record->name_bytes = question->is_cut ? QUERY_NAME_BYTES : question->name_bytes;
+  if (question->is_cut) record->flags |= LOOKUP_NAME_CUT;
+  __builtin_memcpy(record->name, question->name, QUERY_NAME_BYTES);
+  count(LOOKUPS_STARTED, 1);
+  remember_open_key(socket, key);
+  return record;
+}
+
+INLINE void end_wire_lookup(struct lookup *record, u64 key, u32 flags) {
+  u64 now = bpf_ktime_get_ns();
+  record->status = STATUS_FAILED;
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    if (i >= record->query_count || flags & LOOKUP_SOCKET_CLOSED) break;
+    if (record->queries[i].flags & QUERY_ANSWERED && record->queries[i].rcode == 0) record->status = STATUS_OK;
+  }
+  u8 status = record->status;
+  record->end_ns = now;
+  record->flags |= flags;
+  u64 took_ns = now - record->start_ns;
+  count_end(status);
+  observe(LATENCY_LOOKUP, took_ns);
+  settle_questions(record);
+  forget_open_key(record->queries[0].socket, key);
+  tell_and_forget(record, key, is_worth_telling(status, took_ns));
+}
+
+/* Whether the same question, with another id, is in this lookup already: then this is the next lookup of that name. */
+INLINE bool has_asked_this(struct lookup *record, struct question *question) {
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    if (i >= record->query_count) break;
+    if (record->queries[i].type == question->type && record->queries[i].id != question->id) return true;
+  }
+  return false;
+}
+
+/* A message of a target leaves for a DNS server. */
+INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet *packet, struct dns_socket *socket) {
+  struct question question = {};
+  if (end < at + DNS_HEADER_BYTES || load_u16(skb, at + 2) & 0x8000) return;
+  if (!read_question(skb, at, end, &question)) {
+    count(LOST_PACKETS_ODD, 1);
+    return;
+  }
+  struct question_key asked_as = {.socket = packet->socket, .id = question.id};
+  /* A and AAAA of a name are one lookup; a second A of it at the same time is another one, told apart by its id. */
+  u64 first_key = WIRE_KEY(packet->socket, question.name_hash);
+  u64 other_key = WIRE_KEY(packet->socket, question.name_hash + 1 + question.id);
+  u64 *known_key = asked.lookup(&asked_as);
+  if (known_key) {
+    struct lookup *known = lookups.lookup(known_key);
+    /* The same id for another name: whoever asked first has given up, and the id is used again. */
+    bool is_this = *known_key >> 63 == 0 || *known_key == first_key || *known_key == other_key;
+    if (known && is_this) {
+      add_question(known, packet, &question, true);
+      return;
+    }
+  }
+  u64 key = socket->call_key;
+  struct call *call = calls.lookup(&key);
+  struct lookup *record = NULL;
+  if (call && call->start_ns && !call->is_paused) {
+    record = record_of(call, key);
+  } else {
+    key = first_key;
+    record = lookups.lookup(&key);
+    if (record && has_asked_this(record, &question)) {
+      key = other_key;
+      record = lookups.lookup(&key);
+    }
+    if (!record) record = new_wire_lookup(socket, &question, key);
+  }
+  if (!record) return;
+  add_question(record, packet, &question, false);
+  if (asked.update(&asked_as, &key) != 0) {
+    record->flags |= LOOKUP_MAY_BE_MISSED;
+    count(LOST_LOOKUPS_FULL, 1);
+  }
+}
+
+/* A message of a DNS server has reached a socket of a target. */
+INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, u16 id, u16 bits, u16 answers) {
+  struct question_key asked_as = {.socket = packet->socket, .id = id};
+  u64 *key_at = asked.lookup(&asked_as);
+  u64 key = key_at ? *key_at : socket->call_key;
+  struct lookup *record = lookups.lookup(&key);
+  if (!record || record->status) return;
+  if (!key_at || !(bits & 0x8000)) {
+    record->unexpected_replies++;
+    return;
+  }
+  u64 now = bpf_ktime_get_ns();
+  record->is_expected = 0;
+  record->is_complete = 1;
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    if (i >= record->query_count) break;
+    struct query *query = &record->queries[i];
+    bool is_asked = query->socket == packet->socket && query->id == id && !(query->flags & QUERY_NO_MESSAGE);
+    if (is_asked && is_same_server(query, packet)) {
+      record->is_expected = 1;
+      if (!(query->flags & QUERY_ANSWERED)) {
+        query->flags |= QUERY_ANSWERED | (bits & 0x0200 ? QUERY_TRUNCATED : 0);
+        query->reply_ns = now;
+        query->rcode = bits & 15;
+        query->answers = answers;
+        count(QUERIES_ANSWERED, 1);
+        observe(LATENCY_QUERY, now - query->sent_ns);
+      }
+    } else if (is_asked) {
+      query->flags |= QUERY_SETTLED;
+    }
+    if (!(query->flags & (QUERY_ANSWERED | QUERY_SETTLED | QUERY_NO_MESSAGE))) record->is_complete = 0;
+  }
+  if (!record->is_expected) {
+    if (record->more_queries > record->more_answered) {
+      record->more_answered++;
+      count(QUERIES_ANSWERED, 1);
+      asked.delete(&asked_as);
+    } else {
+      record->unexpected_replies++;
+      return;
+    }
+  }
+  bool are_more_waiting = record->more_queries != record->more_answered;
+  if (record->api == API_WIRE && record->is_complete && !are_more_waiting) end_wire_lookup(record, key, 0);
+}

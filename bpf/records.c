@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The record of a lookup that matters: it asked somebody, or it ends slowly or badly.
+ *
+ * Made from a call when its first packet leaves, filled with names and addresses from the target's memory, and told
+ * to the agent at its end.
+ */
+
+#define AF_INET 2
+#define DNS_HEADER_BYTES 12
+
+INLINE u64 user_word(u64 at) {
+  u64 word = 0;
+  if (at) read_user(&word, sizeof(word), (void *)at);
+  return word;
+}
+
+INLINE void read_name(struct lookup *record, struct call *call) {
+  if (!call->name) return;
+  if (call->api == API_RES_SEND || call->api == API_RES_NSEND) {
+    record->flags |= LOOKUP_NAME_IS_WIRE;
+    record->name_bytes = LOOKUP_NAME_BYTES - 1;
+    if (read_user(record->name, LOOKUP_NAME_BYTES - 1, (void *)call->name + DNS_HEADER_BYTES) == 0) return;
+    record->name_bytes = 0;
+  } else if (call->name_size) {
+    u64 bytes = call->name_size;
+    UNKNOWN(bytes);
+    if (bytes > 28) bytes = 28;
+    record->flags |= LOOKUP_NAME_IS_ADDRESS;
+    record->name_bytes = bytes;
+    if (read_user(record->name, bytes, (void *)call->name) == 0) return;
+    record->name_bytes = 0;
+  } else {
+    long bytes = read_user_text(record->name, LOOKUP_NAME_BYTES, (void *)call->name);
+    if (bytes > 0) {
+      record->name_bytes = bytes - 1;
+      if (bytes < LOOKUP_NAME_BYTES) return;
+      /* It may end exactly here: the next byte tells. */
+      char next = 0;
+      read_user(&next, 1, (void *)call->name + LOOKUP_NAME_BYTES - 1);
+      if (!next) return;
+      record->flags |= LOOKUP_NAME_CUT;
+      count(LOST_NAMES_CUT, 1);
+      return;
+    }
+  }
+  record->flags |= LOOKUP_NAME_UNREAD;
+  count(LOST_MEMORY_UNREAD, 1);
+}
+
+/* Everything a call knows goes into its record. */
+INLINE void describe(struct lookup *record, struct call *call, u64 key) {
+  record->kind = FRAME_LOOKUP;
+  record->key = key;
+  record->start_ns = call->start_ns;
+  record->pid = call->pid;
+  record->tid = call->tid;
+  record->host_pid = key >> 32;
+  record->host_tid = (u32)key;
+  record->api = call->api;
+  record->nested_calls = call->nested_calls;
+  record->family = call->family;
+  if (call->hints) {
+    u32 family = 0;
+    read_user(&family, sizeof(family), (void *)call->hints + 4);
+    record->family = family;
+  }
+  bpf_get_current_comm(record->comm, COMM_BYTES);
+  if (call->service) read_user_text(record->service, SERVICE_BYTES, (void *)call->service);
+  read_name(record, call);
+}
+
+/* The record of this thread's open call, made when it is not there yet; NULL when the map is full. */
+INLINE struct lookup *record_of(struct call *call, u64 key) {
+  if (call->has_record) return lookups.lookup(&key);
+  int zero = 0;
+  struct lookup *blank = blank_lookup.lookup(&zero);
+  if (!blank || lookups.update(&key, blank) != 0) {
+    count(LOST_LOOKUPS_FULL, 1);
+    return NULL;
+  }
+  struct lookup *record = lookups.lookup(&key);
+  if (!record) return NULL;
+  call->has_record = 1;
+  describe(record, call, key);
+  return record;
+}
+
+INLINE void add_address(struct lookup *record, u16 family, u8 *bytes) {
+  u32 n = record->address_count;
+  if (n >= MAX_ADDRESSES) {
+    if (record->more_addresses < 255) record->more_addresses++;
+    return;
+  }
+  record->address_families[n] = family;
+  __builtin_memcpy(record->addresses[n], bytes, 16);
+  record->address_count = n + 1;
+}
+
+/* struct addrinfo (64 bit): family 4, address 24, next 40. The list repeats an address for each socket type. */
+INLINE void read_addrinfo_list(struct lookup *record, u64 node) {
+  u8 last[16] = {}, bytes[16];
+  u16 last_family = 0;
+  LOOP (int i = 0; i < 3 * MAX_ADDRESSES && node; i++) {
+    u32 family = 0;
+    read_user(&family, sizeof(family), (void *)node + 4);
+    u64 address = user_word(node + 24);
+    node = user_word(node + 40);
+    __builtin_memset(bytes, 0, sizeof(bytes));
+    if (family == 2)
+      read_user(bytes, 4, (void *)address + 4);
+    else if (family == 10)
+      read_user(bytes, 16, (void *)address + 8);
+    else
+      continue;
+    if (family == last_family && ((u64 *)bytes)[0] == ((u64 *)last)[0] && ((u64 *)bytes)[1] == ((u64 *)last)[1])
+      continue;
+    last_family = family;
+    __builtin_memcpy(last, bytes, 16);
+    add_address(record, family, bytes);
+  }
+}
+
+/* struct hostent (64 bit): h_addrtype 16, h_addr_list 24. */
+INLINE void read_hostent(struct lookup *record, u64 entry) {
+  u32 family = 0;
+  read_user(&family, sizeof(family), (void *)entry + 16);
+  u64 list = user_word(entry + 24);
+  LOOP (int i = 0; i <= MAX_ADDRESSES && list; i++) {
+    u8 bytes[16] = {};
+    u64 address = user_word(list + 8 * i);
+    if (!address) return;
+    if (family == 2)
+      read_user(bytes, 4, (void *)address);
+    else if (family == 10)
+      read_user(bytes, 16, (void *)address);
+    else
+      return;
+    add_address(record, family, bytes);
+  }
+}
+
+INLINE void read_addresses(struct lookup *record, struct call *call, u64 returned) {
+  u8 api = call->api;
+  if (api == API_GETADDRINFO)
+    read_addrinfo_list(record, user_word(call->result));
+  else if (api == API_GETHOSTBYNAME || api == API_GETHOSTBYNAME2)
+    read_hostent(record, returned);
+  else if (api == API_GETHOSTBYNAME_R || api == API_GETHOSTBYNAME2_R)
+    read_hostent(record, user_word(call->result));
+}
+
+/* A later connect to one of these addresses is then known to come from this lookup. */
+INLINE void remember_given(struct lookup *record) {
+  struct given given_by = {.key = record->key, .start_ns = record->start_ns, .tid = record->tid};
+  read_kernel(given_by.name, GIVEN_NAME_BYTES - 1, record->name);
+  LOOP (int i = 0; i < MAX_ADDRESSES; i++) {
+    if (i >= record->address_count) return;
+    struct given_key key = {.host_pid = record->host_pid, .family = record->address_families[i]};
+    __builtin_memcpy(key.address, record->addresses[i], 16);
+    given.update(&key, &given_by);
+  }
+}
+
+/* What was asked and not answered is counted, and forgotten. */
+INLINE void settle_questions(struct lookup *record) {
+  u64 unanswered = (u16)(record->more_queries - record->more_answered);
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    if (i >= record->query_count) break;
+    struct query *query = &record->queries[i];
+    if (query->flags & QUERY_NO_MESSAGE) continue;
+    if (!(query->flags & QUERY_ANSWERED)) unanswered++;
+    UNKNOWN(unanswered);
+    struct question_key question = {.socket = query->socket, .id = query->id};
+    asked.delete(&question);
+  }
+  if (unanswered) count(QUERIES_UNANSWERED, unanswered);
+}
+
+/* An ended lookup leaves the map for the ring. When many end at once the ring may be full: then it stays until the
+ * agent takes it from the map, under a key of its own, for its thread may begin the next one at any time. */
+#define KEPT_KEY(key, start_ns) ((((key) ^ (start_ns)) * 0x9E3779B97F4A7C15ULL) | 1ULL << 63)
+INLINE void tell_and_forget(struct lookup *record, u64 key, bool tell) {
+  u64 bytes = sizeof(struct lookup) - (MAX_QUERIES - record->query_count) * sizeof(struct query);
+  UNKNOWN(bytes);
+  if (tell && bytes <= sizeof(struct lookup) && !is_submitted(record, bytes)) {
+    u64 kept_key = KEPT_KEY(key, record->start_ns);
+    count(lookups.update(&kept_key, record) == 0 ? FRAMES_KEPT : LOST_RING_FULL, 1);
+  }
+  lookups.delete(&key);
+}
