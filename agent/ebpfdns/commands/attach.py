@@ -24,7 +24,7 @@ from ebpfdns.errors import HostCannotTraceError, UsageError
 if TYPE_CHECKING:
     from ebpfdns.observe.host import Host
     from ebpfdns.observe.kernel import Kernel
-    from ebpfdns.observe.session import Options
+    from ebpfdns.observe.plan import Options
     from ebpfdns.observe.sources import Sizes
     from ebpfdns.observe.target import Target
 
@@ -92,7 +92,7 @@ def command(
     Writes one JSON line for each lookup that is stuck, slow or failed: why it waits, and what helps.
     """
     from ebpfdns.observe import sources  # noqa: PLC0415 - `ebpfdns --help` needs none of it
-    from ebpfdns.observe.session import Options  # noqa: PLC0415
+    from ebpfdns.observe.plan import Options  # noqa: PLC0415
 
     logs.set_level(log_level)
     if record is not None and redact_names:

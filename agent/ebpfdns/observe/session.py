@@ -16,7 +16,6 @@ import signal
 import socket
 import struct
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns import __version__, logs
@@ -25,6 +24,7 @@ from ebpfdns.errors import EbpfdnsError, NoSuchTargetError
 from ebpfdns.model.boundary import Counter, FrameKind
 from ebpfdns.observe import leftovers
 from ebpfdns.observe.accounts import loss_totals, own_cost
+from ebpfdns.observe.plan import IDLE_NS, MS, OPEN_NS, RESCAN_AFTER_MS, Plan
 from ebpfdns.observe.scanner import Scanner
 from ebpfdns.observe.signals import read_signals, signal_pipe
 from ebpfdns.observe.target import Target
@@ -32,58 +32,24 @@ from ebpfdns.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from ebpfdns.observe.kernel import Kernel
+    from ebpfdns.observe.plan import Options
     from ebpfdns.observe.recording import Recorder
     from ebpfdns.publish.line_output import LineOutput
 
 
-MS = 1_000_000
-IDLE_NS, OPEN_NS = 100 * MS, 50 * MS  # how often what is open is looked at: nothing open, something open
 LOSSES_NS = 1000 * MS
 SWEEP_NS = 10_000 * MS
 FULL_SCAN_NS = 10_000 * MS
 FLUSH_S = 2.0
 FRAMES_A_FEED = 256
-#: after an exec its new libraries are mapped by and by
-RESCAN_AFTER_MS = (0, 5, 20, 100, 500, 2000)
 RESCAN_EVERY_NS = 30_000 * MS
 PROCESS_FRAME = struct.pack("=I", FrameKind.PROCESS)
 OPEN_COUNTERS = (
     *(Counter.LOOKUPS_STARTED, Counter.LOOKUPS_OK, Counter.LOOKUPS_FAILED, Counter.LOOKUPS_ABANDONED),
     *(Counter.CONNECTS_STARTED, Counter.CONNECTS_OK, Counter.CONNECTS_FAILED, Counter.CONNECTS_ABANDONED),
 )
-
-
-@dataclass(slots=True)
-class Options:
-    """What the user chose, in base units."""
-
-    stuck_after_ns: int
-    slow_after_ns: int
-    publish_all: bool = False
-    stats_every_ns: int = 60_000 * MS
-    duration_ns: int | None = None
-    ready_file: Path | None = None
-    redact_key: str | None = None
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What is to be done when, in monotonic time."""
-
-    scan_ns: int
-    stats_ns: int
-    losses_ns: int
-    end_ns: int | None
-    full_scan_ns: int = 0
-    sweep_ns: int = 0
-    rescans: list[tuple[int, int]] = field(default_factory=list)  # (when, pid)
-
-    def next_ns(self) -> int:
-        times = [self.scan_ns, self.stats_ns, *(when for when, _ in self.rescans)]
-        return min([*times, self.end_ns] if self.end_ns is not None else times)
 
 
 class Session:
@@ -121,7 +87,7 @@ class Session:
             self._start(targets)
             self._poller.register(wakeup_fd, select.POLLIN)
             self._poller.register(self._kernel.ring.fd, select.POLLIN)
-            plan = self._first_plan()
+            plan = Plan.starting(time.monotonic_ns(), self._options, self._targets)
             while self._targets and not self._stop and not self._output.closed:
                 self._wait(plan, wakeup_fd)
                 self._turn(plan)
@@ -152,13 +118,6 @@ class Session:
         if options.ready_file is not None:
             options.ready_file.touch()
         logs.info("ready", targets=[target.pid for target in targets], wire=self._kernel.has_wire)
-
-    def _first_plan(self) -> _Plan:
-        now_ns, options = time.monotonic_ns(), self._options
-        end_ns = None if options.duration_ns is None else now_ns + options.duration_ns
-        plan = _Plan(now_ns + OPEN_NS, now_ns + options.stats_every_ns, now_ns, end_ns)
-        plan.rescans = [(now_ns + RESCAN_AFTER_MS[-1] * MS, pid) for pid in self._targets]
-        return plan
 
     def _adopt(self, target: Target) -> None:
         self._targets[target.pid] = target
@@ -193,13 +152,13 @@ class Session:
 
     # One turn.
 
-    def _wait(self, plan: _Plan, wakeup_fd: int) -> None:
+    def _wait(self, plan: Plan, wakeup_fd: int) -> None:
         timeout_ms = max(0, plan.next_ns() - time.monotonic_ns()) / MS
         for fd, _ in self._poller.poll(timeout_ms):
             if fd == wakeup_fd:
                 self._take_signals(read_signals(wakeup_fd))
 
-    def _turn(self, plan: _Plan) -> None:
+    def _turn(self, plan: Plan) -> None:
         now_ns = time.monotonic_ns()
         if now_ns >= plan.scan_ns:
             is_open = self._is_anything_open() or now_ns >= plan.full_scan_ns
@@ -226,7 +185,7 @@ class Session:
         counts = [totals[index] for index in OPEN_COUNTERS]
         return counts[0] > sum(counts[1:4]) or counts[4] > sum(counts[5:]) or bool(self._pipeline.told_open())
 
-    def _scan(self, plan: _Plan) -> None:
+    def _scan(self, plan: Plan) -> None:
         now = self._now()
         scans = self._scanner.scan(now["now_ns"], now["wall_ns"], self._options.stuck_after_ns)
         for number, scan in enumerate(scans):
@@ -285,7 +244,7 @@ class Session:
         if frames := leftovers.end_lookups_of_closed_sockets(self._kernel.maps):
             self._feed(items.Frames(**self._now(), frames=frames))
 
-    def _follow_processes(self, plan: _Plan) -> None:
+    def _follow_processes(self, plan: Plan) -> None:
         """Libraries that new programs map by and by, and processes that are gone."""
         now_ns = time.monotonic_ns()
         for pid in self._execed:
