@@ -22,6 +22,8 @@ Event = dict[str, Any]
 DNS_PORTS = {53: "dns", 853: "dot"}
 NAME_SERVICES = ("/nscd/", "/systemd/resolve/", "/avahi-daemon/", "/sss/", "dbus/system_bus_socket")
 SECOND_NS = 1_000_000_000
+#: whose names are read from a DNS message
+WIRE_APIS = frozenset({"wire", "res_send", "res_nsend"})
 
 
 def base(kind: str, wall_ns: int, host: str, message: str) -> Event:
@@ -40,10 +42,15 @@ def shown(text: str) -> str:
     return text if text.isprintable() else printable_text(text)
 
 
+def from_wire(name: bytes) -> str:
+    """A name that came in DNS wire form: its odd bytes are escaped already (RFC 1035, section 5.1)."""
+    return name.decode("ascii", "backslashreplace")
+
+
 def name_text(lookup: Lookup) -> str | None:
     """What was looked up, for people and machines alike."""
     if lookup.name is not None:
-        text = printable(lookup.name)
+        text = from_wire(lookup.name) if lookup.api in WIRE_APIS else printable(lookup.name)
         return text.removesuffix(".") if lookup.is_wire and len(text) > 1 else text
     return lookup.address
 
@@ -86,7 +93,7 @@ def lookup_event(
     else:
         found["duration_ms"] = milliseconds(end_ns - lookup.start_ns)
         if lookup.status == "failed":
-            found["error"] = _lookup_error(lookup)
+            found["error"] = lookup_error(lookup)
         elif lookup.status == "ok" and lookup.addresses:
             found["addresses"] = list(lookup.addresses)
     found["service"] = printable(lookup.service) if lookup.service else None
@@ -101,7 +108,7 @@ def lookup_event(
     return found
 
 
-def _lookup_error(lookup: Lookup) -> Event:
+def lookup_error(lookup: Lookup) -> Event:
     """What the caller was told; of a wire lookup, what the packets told."""
     if not lookup.is_wire:
         return errors.lookup_error(lookup.api, lookup.code)
@@ -117,7 +124,7 @@ def _query(query: Query, lookup: Lookup, *, is_over: bool) -> Event:
         return None if ns is None else milliseconds(max(ns - lookup.start_ns, 0))
 
     return {
-        "name": None if query.name is None else printable(query.name),
+        "name": None if query.name is None else from_wire(query.name),
         "type": None if query.type is None else dns_names.type_name(query.type),
         "id": query.id,
         "server": server(query.server),

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ebpfdns.model.facts import Connect, Lookup
-from ebpfdns.publish.events import connect_target, name_text, seconds
+from ebpfdns.publish.errors import errno_name
+from ebpfdns.publish.events import connect_target, lookup_error, name_text, seconds
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.cause import Cause
@@ -30,8 +31,17 @@ def ended(thing: Lookup | Connect, now_ns: int, cause: Cause | None = None) -> s
     given_up = "was given up after" if isinstance(thing, Connect) else "was abandoned after"
     verb = {"ok": "took", "failed": "failed after"}.get(thing.status, given_up)
     took = seconds((now_ns if thing.end_ns is None else thing.end_ns) - thing.start_ns)
-    why = "" if cause is None else f": {cause.summary}"
-    return f"{_what(thing)} {verb} {took}{why}"
+    why = _error(thing) if cause is None else cause.summary
+    return f"{_what(thing)} {verb} {took}" + (f": {why}" if why else "")
+
+
+def _error(thing: Lookup | Connect) -> str | None:
+    """The name of the error that the caller was told."""
+    if thing.status != "failed":
+        return None
+    if isinstance(thing, Lookup):
+        return str(lookup_error(thing)["type"])
+    return None if thing.error is None else errno_name(thing.error)
 
 
 def end_lost(thing: Lookup | Connect) -> str:
