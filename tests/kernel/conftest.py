@@ -7,6 +7,7 @@ Owns: these fixtures. Must not know: what a test does with them.
 from __future__ import annotations
 
 import runpy
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,3 +33,12 @@ def sandbox() -> Iterator[Sandbox]:
     """A network to get DNS wrong in, for all tests of a file."""
     with Sandbox() as running:
         yield running
+
+
+@pytest.fixture
+def nobody_can_run_us() -> None:
+    """Skip where this tree lies below a folder that only root may enter, such as /root."""
+    places = {Path(sys.executable), Path(__file__).resolve()}
+    closed = [folder for place in places for folder in place.parents if not folder.stat().st_mode & 0o001]
+    if closed:
+        pytest.skip(f"an ordinary user cannot run what lies in {closed[0]}")

@@ -45,7 +45,7 @@ CALLS = [
     Call(f"getaddrinfo {NAME}", BOTH_TYPES, (V6, V4)),
     Call(f"getaddrinfo {NAME} --family inet", addresses=(V4,), family="inet"),
     Call(f"getaddrinfo {NAME} --family inet6", ONE_V6, (V6,), "inet6"),
-    Call(f"getaddrinfo {NAME} --service https", BOTH_TYPES, (V6, V4), service="https"),
+    Call(f"getaddrinfo {NAME} --service 443", BOTH_TYPES, (V6, V4), service="443"),
     Call("getaddrinfo 192.0.2.1 --numeric-host", (), ("192.0.2.1",), name="192.0.2.1"),
     Call("getaddrinfo localhost", (), ("::1", "127.0.0.1"), name="localhost"),
     Call(f"getaddrinfo_a {NAME}", BOTH_TYPES, (V6, V4), api="getaddrinfo"),

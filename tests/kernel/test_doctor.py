@@ -62,6 +62,7 @@ def test_the_format_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatc
     assert json.loads(doctor().stdout)["can_attach"] is True
 
 
+@pytest.mark.usefixtures("nobody_can_run_us")
 def test_nobody_is_told_what_is_missing() -> None:
     """Without any rights everything that can be found out is still printed; the end is 3, with what to do."""
     result = doctor("--format", "json", through=NOBODY)

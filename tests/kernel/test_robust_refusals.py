@@ -156,6 +156,7 @@ def test_a_pid_used_again_is_another_process(sandbox: Sandbox, programs: dict[st
 # Not here.
 
 
+@pytest.mark.usefixtures("nobody_can_run_us")
 def test_without_rights_the_remedy_is_named(sleeper: subprocess.Popen[bytes]) -> None:
     """As nobody: exit code 3, and which rights are missing."""
     done = run("attach", "--pid", sleeper.pid, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/")
