@@ -74,7 +74,6 @@ class Session:
         self._poller = select.poll()
         self._dropped = 0
         self._told_losses: dict[str, int] = {}
-        self._recording_lost = 0
         self._kept = 0
         self._execed: list[int] = []  # to be looked at again
         self._stop = False
