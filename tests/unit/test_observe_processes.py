@@ -166,11 +166,12 @@ def test_a_program_with_odd_bytes_in_its_name_can_be_shown(tmp_path: Path) -> No
 
 def test_children_and_descendants_are_found() -> None:
     """A shell's child is its child, and both are descendants of whoever started the shell."""
-    with start("/bin/sh", "-c", "cat & echo ready; wait") as shell:
-        (cat,) = children(shell.pid)
-        assert {shell.pid, cat} <= set(descendants(os.getpid()))
-        assert cat not in children(os.getpid())
-        os.kill(cat, signal.SIGKILL)
+    # Not `cat &`: a shell gives a background command /dev/null to read, so that it ends at once.
+    with start("/bin/sh", "-c", "sleep 1000 & echo ready; wait") as shell:
+        (sleeping,) = children(shell.pid)
+        assert {shell.pid, sleeping} <= set(descendants(os.getpid()))
+        assert sleeping not in children(os.getpid())
+        os.kill(sleeping, signal.SIGKILL)
 
 
 def test_threads_have_names_and_end() -> None:
