@@ -9,14 +9,16 @@ Must not know: bcc, clocks, files, sockets.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ebpfdns.correlate.last_words import LastWords, Told
 from ebpfdns.correlate.losses import REMEDIES, LossBook
 from ebpfdns.correlate.redaction import Thing, redacted
 from ebpfdns.correlate.tracker import Name, Tracked, Tracker
 from ebpfdns.diagnose import conclusion
 from ebpfdns.model import decode
-from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Situation
+from ebpfdns.model.facts import Connect, Lookup, Other, ProcessEvent, Situation
 from ebpfdns.publish import events, sentences, totals
 from ebpfdns.publish.lines import rfc3339
 from ebpfdns.publish.surroundings import Surroundings
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 Raw = TypeVar("Raw")
 Fact = TypeVar("Fact")
 
+#: Other lookups of its process that a rule may look at: enough to see who holds what.
+MAX_OTHERS = 64
 #: Until the recording says otherwise.
 STUCK_AFTER_NS = 1_000_000_000
 
@@ -44,7 +48,7 @@ class Pipeline:
         self._losses = LossBook()
         self._loss_told_wall_ns: dict[str, int] = {}
         self._around = Surroundings()
-        self._last: dict[Name, tuple[Lookup | Connect, Cause]] = {}
+        self._last = LastWords()
         self.execed: list[int] = []  # pids whose program changed: the owner of the loop takes them
         self.forked: list[int] = []
 
@@ -159,9 +163,8 @@ class Pipeline:
             return []
         lines: list[Event] = []
         thread = item.threads.get(str(thing.tid))
-        conf = item.resolv_confs.get(str(thing.pid)) if isinstance(thing, Lookup) else None
-        cause = conclusion.while_open(self._situation(item, thing, thread, conf))
-        self._last[name] = (thing, cause)
+        cause = conclusion.while_open(self._situation(item, thing, item))
+        self._last.keep(name, Told(tracked.id, thing, cause))
         about: dict[str, Any] = {"now_ns": item.now_ns, "update": tracked.updates}
         if isinstance(thing, Lookup):
             waits = [raw for tid, raw in item.waits.items() if tid == str(thing.tid)]
@@ -176,23 +179,24 @@ class Pipeline:
         tracked = self._tracker.ends(name, thing.pid, item.now_ns, item.wall_ns)
         if tracked is None:
             return []
-        _, last = self._last.pop(name, (None, None))
+        told = self._last.take(name)
         cause = None
         if isinstance(thing, Lookup):
-            cause = conclusion.at_the_end(self._situation(item, thing, None, None), last)
+            cause = conclusion.at_the_end(self._situation(item, thing), told.cause if told else None)
         message = sentences.ended(thing, item.now_ns, cause)
         return [self._line(item, "", thing, tracked, message, cause, {"now_ns": item.now_ns})]
 
     def _end_is_lost(self, item: items.Scan, name: Name) -> list[Event]:
         """Every stuck line is followed by one last line, also when the kernel's word of the end was lost."""
-        thing, cause = self._last.pop(name, (None, None))
-        if thing is None:
+        told = self._last.take(name)
+        if told is None:
             return []
+        thing = told.thing
         tracked = self._tracker.ends(name, thing.pid, item.now_ns, item.wall_ns)
         if tracked is None:
             return []
         about = {"now_ns": item.now_ns, "lost_end": True}
-        said = cause if isinstance(thing, Lookup) else None
+        said = told.cause if isinstance(thing, Lookup) else None
         return [self._line(item, "", thing, tracked, sentences.end_lost(thing), said, about)]
 
     def _line(  # noqa: PLR0917 - what a line is made of
@@ -231,22 +235,34 @@ class Pipeline:
         self,
         item: items.Item,
         thing: Lookup | Connect,
-        thread: dict[str, Any] | None,
-        resolv_conf: dict[str, Any] | None,
+        scan: items.Scan | None = None,
     ) -> Situation:
+        """What surrounds it; `scan`: the look that was taken at it while it is open."""
+        pid = str(thing.pid)
         coverage = self._around.coverage(thing.pid)
         is_wire = isinstance(thing, Lookup) and thing.is_wire
         return Situation(
             now_ns=item.now_ns,
             lookup=thing if isinstance(thing, Lookup) else None,
             connect=thing if isinstance(thing, Connect) else None,
-            thread=thread,
-            resolv_conf=resolv_conf,
+            thread=scan.threads.get(str(thing.tid)) if scan else None,
+            resolv_conf=scan.resolv_confs.get(pid) if scan else None,
+            process=scan.processes.get(pid) if scan else None,
+            others=self._others(thing),
             resolver="unknown" if is_wire else self._around.resolver(thing.pid),
             wire=bool(coverage.get("wire", True)),
             lost=self._losses.hiding_since(thing.start_ns),
             missing=tuple(coverage.get("missing", ())),
         )
+
+    def _others(self, thing: Lookup | Connect) -> tuple[Other, ...]:
+        """The other lookups of its process that were told of and are open: the first ones of a storm."""
+        found = [
+            Other(told.id, told.thing, told.cause.id, told.cause.summary)
+            for told in islice(self._last.of_process(thing.pid), MAX_OTHERS + 1)
+            if isinstance(told.thing, Lookup) and _name(told.thing) != _name(thing)
+        ]
+        return tuple(sorted(found[:MAX_OTHERS], key=lambda other: other.lookup.start_ns))
 
     # Losses.
 

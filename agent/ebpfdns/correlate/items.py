@@ -8,7 +8,7 @@ Each carries the time it was made at, on both clocks: nothing behind this point 
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ebpfdns.model import boundary
@@ -93,6 +93,7 @@ class Scan(Item):
     waits: dict[str, bytes] = field(default_factory=dict)  # tid → struct wait
     threads: dict[str, dict[str, Any]] = field(default_factory=dict)  # tid → snapshot
     resolv_confs: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → /etc/resolv.conf
+    processes: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → snapshot of the process
     vanished: list[Name] | None = None  # of those told of as open; None: not looked for
     expired_lookups: list[bytes] = field(default_factory=list)  # nothing will end them, and they are dropped
     expired_connects: list[bytes] = field(default_factory=list)
@@ -179,7 +180,7 @@ def from_json(values: object) -> Item:
         raise ValueError("no such item")
     decoded = {name: _decoded(value) for name, value in values.items() if name != "item"}
     if kind is Scan:
-        decoded["calls"] = _each(decoded.get("calls"), lambda call: _made(OpenCall, call))
+        decoded["calls"] = _each(decoded.get("calls", []), lambda call: _made(OpenCall, call))
         if decoded.get("vanished") is not None:
             decoded["vanished"] = _each(decoded["vanished"], tuple)
     return _made(kind, decoded)
@@ -192,12 +193,17 @@ def _each(values: Any, convert: Callable[[Any], Any]) -> list[Any]:  # noqa: ANN
 
 
 def _made(kind: type[Made], values: dict[str, Any]) -> Made:
-    """A dataclass from its fields: all there, none more, each of its type."""
-    expected = {entry.name: CHECKS[str(entry.type)] for entry in fields(kind)}  # type: ignore[arg-type]
-    if not isinstance(values, dict) or values.keys() != expected.keys():
+    """A dataclass from its fields: none more, each of its type; one with a default may be absent.
+
+    So a recording from before a field was added is as good as ever.
+    """
+    entries = fields(kind)  # type: ignore[arg-type]
+    expected = {entry.name: CHECKS[str(entry.type)] for entry in entries}
+    needed = {e.name for e in entries if e.default is MISSING and e.default_factory is MISSING}
+    if not isinstance(values, dict) or not needed <= values.keys() <= expected.keys():
         raise ValueError(f"not the fields of {kind.__name__}")
-    for name, check in expected.items():
-        if not check(values[name]):
+    for name, value in values.items():
+        if not expected[name](value):
             raise ValueError(f"{kind.__name__}.{name} is of another type")
     return kind(**values)
 

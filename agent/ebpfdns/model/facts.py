@@ -7,7 +7,7 @@ Times are CLOCK_MONOTONIC nanoseconds. None says that a thing was not observed, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 StatusWord = Literal["in_flight", "ok", "failed", "abandoned"]
@@ -137,6 +137,16 @@ class ProcessEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Other:
+    """Another lookup of the same process that is stuck too, and what was last said of it."""
+
+    id: str
+    lookup: Lookup
+    cause_id: str
+    cause_summary: str
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """All that a rule may look at: one lookup or connect, at one moment, with what surrounds it."""
 
@@ -147,11 +157,10 @@ class Situation:
     thread: dict[str, Any] | None = None
     #: the target's /etc/resolv.conf as it is now (`observe.resolv_conf`); None: not read
     resolv_conf: dict[str, Any] | None = None
+    #: the whole process's snapshot: keys as `observe.process_snapshot` gives them; None: not taken
+    process: dict[str, Any] | None = None
+    others: tuple[Other, ...] = ()  # the oldest first
     resolver: str = "unknown"  # glibc, musl, unknown
     wire: bool = True  # coverage: DNS packets are seen
     lost: dict[str, int] = field(default_factory=dict)  # loss counters that moved since the lookup began
     missing: tuple[str, ...] = ()  # coverage.missing
-
-    def without_loss(self) -> Situation:
-        """The same, as if nothing had been lost."""
-        return replace(self, lost={})
