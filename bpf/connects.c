@@ -74,6 +74,17 @@ INLINE struct connect *new_connect(u64 key, struct ids *ids) {
   return record;
 }
 
+/* The connection is up: its address works, and what comes next on it may be a TLS handshake. */
+INLINE void connection_is_up(struct connect *record, u64 socket) {
+  if (record->flags & CONNECT_HAS_LOOKUP) {
+    struct given_key key = {.host_pid = record->host_pid, .family = record->family};
+    __builtin_memcpy(key.address, record->address, 16);
+    struct given *found = given.lookup(&key);
+    if (found) found->connected_ns = record->end_ns;
+  }
+  if (!(record->flags & CONNECT_IN_LOOKUP || IS_DNS_PORT(record->port))) handshakes.update(&socket, record);
+}
+
 INLINE bool is_uncounted(struct connect *record) {
   return record->flags & CONNECT_IN_LOOKUP && record->transport != IPPROTO_TCP;
 }
@@ -93,6 +104,7 @@ INLINE void end_connect(struct connect *record, u64 key, u8 status, int error) {
     /* Inside a lookup a quick failure is everyday life (no nscd here); a slow one explains something. */
     submit(record, sizeof(*record));
   }
+  if (status == STATUS_OK && record->transport == IPPROTO_TCP) connection_is_up(record, key);
   connects.delete(&key);
 }
 
@@ -289,6 +301,7 @@ struct tcp_retransmission {
 int tcp_retransmits(struct tcp_retransmission *ctx) {
   u64 socket = ctx->socket;
   struct connect *record = connects.lookup(&socket);
+  if (!record) record = handshakes.lookup(&socket);
   if (record) record->retransmits++;
   return 0;
 }

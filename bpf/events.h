@@ -148,6 +148,7 @@ struct call {
 #define CONNECT_HAS_LOOKUP 4   /* the lookup_… fields are set */
 #define CONNECT_PATH_IS_ABSTRACT 8
 #define CONNECT_IS_LINK 16 /* only leads from the thread to the socket's own record, see `key` */
+#define CONNECT_IS_TLS 32  /* the connection is up: start_ns is when its ClientHello left, which waits for an answer */
 
 struct connect {
   __u32 kind;
@@ -268,6 +269,8 @@ enum counter {
   LOST_PACKETS_ODD,      /* a DNS packet that could not be taken apart */
   LOST_SOCKET_KEYS_FULL, /* more wire lookups open on one socket than are remembered */
   LOST_TARGETS_FULL,     /* a child found no room in `targets`: it is not followed */
+  HANDSHAKES_STARTED,    /* TLS: a ClientHello left */
+  HANDSHAKES_ENDED,      /* … and it was answered, or its connection is gone */
   COUNTERS,
 };
 

@@ -50,9 +50,13 @@ struct given {
   u64 start_ns;
   u32 tid;
   u32 pad;
+  u64 connected_ns; /* when the process last had a connection to the address */
   char name[GIVEN_NAME_BYTES];
 };
 BPF_TABLE("lru_hash", struct given_key, struct given, given, 1024);
+
+/* socket → the connect that it came from, until the first bytes pass: which may be the beginning of TLS */
+BPF_TABLE("lru_hash", u64, struct connect, handshakes, 256);
 
 BPF_HASH(waits, u64, struct wait, MAX_WAITS);
 

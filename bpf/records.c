@@ -157,6 +157,8 @@ INLINE void remember_given(struct lookup *record) {
     if (i >= record->address_count) return;
     struct given_key key = {.host_pid = record->host_pid, .family = record->address_families[i]};
     __builtin_memcpy(key.address, record->addresses[i], 16);
+    struct given *before = given.lookup(&key);
+    given_by.connected_ns = before ? before->connected_ns : 0;
     given.update(&key, &given_by);
   }
 }

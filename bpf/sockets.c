@@ -91,6 +91,7 @@ int sends_v6(struct bpf_sock_addr *ctx) {
 int socket_closes(struct bpf_sock *ctx) {
   u64 key = (u64)ctx;
   connect_is_closed(key);
+  handshake_is_over(key, 0);
   struct dns_socket *socket = sockets.lookup(&key);
   if (!socket) return PASS;
   LOOP (int i = 0; i < SOCKET_OPEN_KEYS; i++) {
@@ -144,6 +145,7 @@ int socket_errs(struct socket_error *ctx) {
   if (source_port && source_port != ctx->source_port) return 0; /* a refused TCP socket has given its own back */
   int error = ctx->error < 0 ? -ctx->error : ctx->error;
   connect_has_error(socket, error);
+  handshake_is_over(socket, error);
   struct dns_socket *known = sockets.lookup(&socket);
   if (!known) return 0;
   u64 key = known->call_key;

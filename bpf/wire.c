@@ -86,8 +86,18 @@ INLINE bool read_message(struct __sk_buff *skb, struct packet *packet, struct dn
 BPF_PROG_ARRAY(leaves_again, 1);
 BPF_PROG_ARRAY(arrives_again, 1);
 
+/* Whether the socket is connected, and not to a DNS port: what it sends and receives needs no look inside. */
+INLINE bool is_connected_elsewhere(struct __sk_buff *skb) {
+  u32 port = bpf_ntohl(skb->remote_port);
+  return port && !IS_DNS_PORT(port);
+}
+
 int packet_leaves(struct __sk_buff *skb) {
   struct packet packet = {};
+  if (is_connected_elsewhere(skb)) {
+    first_bytes_leave(skb);
+    return PASS;
+  }
   if (!read_headers(skb, &packet, true)) return PASS;
   struct bpf_sock *sender = skb->sk;
   if (!sender) return PASS;
@@ -110,6 +120,10 @@ int packet_leaves(struct __sk_buff *skb) {
 
 int packet_arrives(struct __sk_buff *skb) {
   struct packet packet = {};
+  if (is_connected_elsewhere(skb)) {
+    first_bytes_arrive(skb);
+    return PASS;
+  }
   if (!read_headers(skb, &packet, false)) return PASS;
   struct bpf_sock *receiver = skb->sk;
   if (!receiver) return PASS;

@@ -18,7 +18,7 @@ from ebpfdns.correlate.redaction import Thing, redacted
 from ebpfdns.correlate.tracker import Name, Tracked, Tracker
 from ebpfdns.diagnose import conclusion
 from ebpfdns.model import decode
-from ebpfdns.model.facts import Connect, Lookup, Other, ProcessEvent, Situation
+from ebpfdns.model.facts import Connect, Lookup, Other, ProcessEvent, Sibling, Situation
 from ebpfdns.publish import events, sentences, totals
 from ebpfdns.publish.lines import rfc3339
 from ebpfdns.publish.surroundings import Surroundings
@@ -180,9 +180,7 @@ class Pipeline:
         if tracked is None:
             return []
         told = self._last.take(name)
-        cause = None
-        if isinstance(thing, Lookup):
-            cause = conclusion.at_the_end(self._situation(item, thing), told.cause if told else None)
+        cause = conclusion.at_the_end(self._situation(item, thing), told.cause if told else None)
         message = sentences.ended(thing, item.now_ns, cause)
         return [self._line(item, "", thing, tracked, message, cause, {"now_ns": item.now_ns})]
 
@@ -196,8 +194,7 @@ class Pipeline:
         if tracked is None:
             return []
         about = {"now_ns": item.now_ns, "lost_end": True}
-        said = told.cause if isinstance(thing, Lookup) else None
-        return [self._line(item, "", thing, tracked, sentences.end_lost(thing), said, about)]
+        return [self._line(item, "", thing, tracked, sentences.end_lost(thing), told.cause, about)]
 
     def _line(  # noqa: PLR0917 - what a line is made of
         self,
@@ -249,6 +246,7 @@ class Pipeline:
             resolv_conf=scan.resolv_confs.get(pid) if scan else None,
             process=scan.processes.get(pid) if scan else None,
             others=self._others(thing),
+            siblings=_siblings(scan, thing) if scan else (),
             resolver="unknown" if is_wire else self._around.resolver(thing.pid),
             wire=bool(coverage.get("wire", True)),
             lost=self._losses.hiding_since(thing.start_ns),
@@ -279,6 +277,10 @@ class Pipeline:
 
     def _start_wall_ns(self, item: items.Item) -> int:
         return self._started.wall_ns if self._started else item.wall_ns
+
+
+def _siblings(scan: items.Scan, thing: Lookup | Connect) -> tuple[Sibling, ...]:
+    return tuple(Sibling(*entry) for entry in scan.siblings.get(str(thing.key), ()))
 
 
 def _name(thing: Lookup | Connect) -> Name:

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: kind of loop → calls in one measurement
-CALLS = {"lookup": 40_000, "epoll_wait": 100_000, "poll": 100_000, "send_recv": 40_000, "write_read": 100_000}
+CALLS = {
+    "lookup": 40_000,
+    "epoll_wait": 100_000,
+    "poll": 100_000,
+    "send_recv": 40_000,
+    "tcp_send_recv": 20_000,
+    "write_read": 100_000,
+}
 SYSCALLS = ("epoll_wait", "epoll_pwait", "poll", "ppoll", "sendto", "recvfrom")
 PASSES = 3
 SLOW_PEER = 40  # bursts that a peer can take in: with its buffer full it gets cheaper, and shows less
@@ -169,7 +176,7 @@ def _wait_rows(played: list[Round]) -> list[Row]:
 
 def _non_dns_rows(played: list[Round]) -> list[Row]:
     """Calls on descriptors that have nothing to do with DNS; a loop makes two of them."""
-    rows = []
+    rows = _tcp_rows(played)
     pair = _added(played, "empty", "other", "send_recv")
     for kind, what in (("send_recv", "send, recv"), ("write_read", "write, read")):
         target, others = (_added(played, "ebpfdns", process, kind) for process in ("target", "other"))
@@ -179,3 +186,13 @@ def _non_dns_rows(played: list[Round]) -> list[Row]:
             _ratio(f"{what} of others / empty pair", others, pair, NON_DNS_OTHERS_BUDGET),
         ]
     return rows
+
+
+def _tcp_rows(played: list[Round]) -> list[Row]:
+    """A TCP connection over loopback: each send makes a segment arrive, and one go back."""
+    pair, ours = (_added(played, tracer, "target", "tcp_send_recv") for tracer in ("empty", "ebpfdns"))
+    each = {n: added / 2 for n, added in ours.items()}
+    return [
+        _time("TCP send, recv over loopback, no DNS: added to each", each, NON_DNS_BUDGET_NS),
+        _ratio("  ebpfdns / empty programs on packets and calls", ours, pair, None),
+    ]

@@ -1,6 +1,7 @@
 """The yardstick: probes that do nothing, attached where ebpfdns attaches its own, until stdin ends.
 
-Owns: the empty BPF programs: uprobe and uretprobe on getaddrinfo, a pair of tracepoints on system calls.
+Owns: the empty BPF programs: uprobe and uretprobe on getaddrinfo, a pair of tracepoints on system calls, a
+pair on the packets of a cgroup.
 Must not know: what is compared with them. A process of its own, so that all is gone when it ends.
 """
 
@@ -8,15 +9,19 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import os
 import sys
 from pathlib import Path
 
 from bcc import BPF, lib
 
+from ebpfdns.observe import bpf_calls, probes
+
 PROGRAM = """
 int on_entry(struct pt_regs *ctx) { return 0; }
 int on_return(struct pt_regs *ctx) { return 0; }
 int on_tracepoint(void *ctx) { return 0; }
+int on_packet(struct __sk_buff *skb) { return 1; }
 """
 
 
@@ -25,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pid", type=int, required=True, help="the uprobes are bound to it")
     parser.add_argument("--syscall", action="append", default=[], help="tracepoints at its entry and exit")
+    parser.add_argument("--cgroup", type=Path, help="of the process: programs on its packets")
     parser.add_argument("--ready-file", type=Path, required=True)
     chosen = parser.parse_args()
     bpf = BPF(text="#include <uapi/linux/ptrace.h>\n" + PROGRAM)
@@ -34,8 +40,17 @@ def main() -> None:
     for syscall in chosen.syscall:
         for edge in ("enter", "exit"):
             bpf.attach_tracepoint(tp=f"syscalls:sys_{edge}_{syscall}", fn_name="on_tracepoint")
+    if chosen.cgroup is not None:
+        _link_packets(bpf.load_func("on_packet", BPF.CGROUP_SKB).fd, chosen.cgroup)
     chosen.ready_file.touch()
     sys.stdin.read()
+
+
+def _link_packets(program_fd: int, cgroup: Path) -> None:
+    """See what arrives in a cgroup and what leaves it; bcc's own way would outlive this process."""
+    cgroup_fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+    for hook in (probes.INGRESS, probes.EGRESS):
+        bpf_calls.link_cgroup(program_fd, cgroup_fd, hook)
 
 
 def _attach(program_fd: int, name: str, pid: int, *, is_return: int) -> None:

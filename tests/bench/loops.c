@@ -8,6 +8,8 @@
  */
 #define _GNU_SOURCE
 #include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +22,7 @@
 
 enum { BATCHES = 21, NAME_BYTES = 32, MESSAGE_BYTES = 64 };
 
-static int pipe_fds[2], stream_fds[2], pair_fds[2], epoll_fd;
+static int pipe_fds[2], stream_fds[2], pair_fds[2], tcp_fds[2], epoll_fd;
 static char message[MESSAGE_BYTES];
 
 static void look_up(void) {
@@ -60,6 +62,11 @@ static void send_and_receive(void) {
   if (recvfrom(pair_fds[1], message, sizeof message, 0, NULL, NULL) != MESSAGE_BYTES) exit(1);
 }
 
+static void send_and_receive_tcp(void) {
+  if (sendto(tcp_fds[0], message, sizeof message, 0, NULL, 0) != MESSAGE_BYTES) exit(1);
+  if (recvfrom(tcp_fds[1], message, sizeof message, MSG_WAITALL, NULL, NULL) != MESSAGE_BYTES) exit(1);
+}
+
 static void write_and_read(void) {
   if (write(stream_fds[1], message, sizeof message) != MESSAGE_BYTES) exit(1);
   if (read(stream_fds[0], message, sizeof message) != MESSAGE_BYTES) exit(1);
@@ -75,6 +82,7 @@ static const struct {
     {"poll", wait_poll_old},
     {"ppoll", wait_poll},
     {"send_recv", send_and_receive},
+    {"tcp_send_recv", send_and_receive_tcp},
     {"write_read", write_and_read},
 };
 
@@ -101,7 +109,22 @@ static double ns_per_call(void (*call)(void), long count) {
   return took[BATCHES / 2];
 }
 
+/* Two ends of a TCP connection over loopback. */
+static int connect_over_tcp(void) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t bytes = sizeof address;
+  int listener = socket(AF_INET, SOCK_STREAM, 0), no_delay = 1;
+  if (bind(listener, (struct sockaddr *)&address, bytes) != 0 || listen(listener, 1) != 0) return -1;
+  getsockname(listener, (struct sockaddr *)&address, &bytes);
+  tcp_fds[0] = socket(AF_INET, SOCK_STREAM, 0);
+  if (connect(tcp_fds[0], (struct sockaddr *)&address, bytes) != 0) return -1;
+  tcp_fds[1] = accept(listener, NULL, NULL);
+  setsockopt(tcp_fds[0], IPPROTO_TCP, TCP_NODELAY, &no_delay, sizeof no_delay);
+  return tcp_fds[1];
+}
+
 int main(void) {
+  if (connect_over_tcp() < 0) return 1;
   if (pipe(pipe_fds) != 0 || pipe(stream_fds) != 0 || socketpair(AF_UNIX, SOCK_DGRAM, 0, pair_fds) != 0) return 1;
   if (write(pipe_fds[1], "x", 1) != 1) return 1; /* so that every wait returns at once */
   epoll_fd = epoll_create1(EPOLL_CLOEXEC);

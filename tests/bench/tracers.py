@@ -21,6 +21,8 @@ import orjson
 
 from ebpfdns.errors import EbpfdnsError
 from ebpfdns.lab.namespace import PACKAGE_PARENT, end, wait_for_file
+from ebpfdns.observe.cgroups import cgroup2_directory, cgroup2_mount
+from ebpfdns.observe.processes import read_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,8 +115,12 @@ def empty(folder: Path, pid: int, syscalls: tuple[str, ...]) -> Iterator[None]:
     ready_file.unlink(missing_ok=True)
     words = [word for syscall in syscalls for word in ("--syscall", syscall)]
     argv = [sys.executable, str(HERE / "empty_probes.py"), "--pid", str(pid), *words]
+    mount = cgroup2_mount()
+    found = mount and cgroup2_directory(mount, read_process(pid).cgroup2_path)
+    argv += ["--cgroup", str(found.path)] if found else []
     argv += ["--ready-file", str(ready_file)]
-    environment = {**os.environ, "BCC_KERNEL_SOURCE": str(HEADERS)}
+    paths = os.pathsep.join(filter(None, (str(PACKAGE_PARENT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "BCC_KERNEL_SOURCE": str(HEADERS), "PYTHONPATH": paths}
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment)
     try:
         wait_for_file(ready_file, process)

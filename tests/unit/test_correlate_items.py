@@ -42,6 +42,11 @@ VALUES = {
     "dict[str, Any]": FACTS,
     "dict[str, bytes]": st.dictionaries(TEXT.filter(lambda key: key != "b64"), st.binary()),
     "dict[str, dict[str, Any]]": st.dictionaries(TEXT.filter(lambda key: key != "b64"), FACTS, max_size=3),
+    "dict[str, Addresses]": st.dictionaries(
+        TEXT.filter(lambda key: key != "b64"),
+        st.lists(st.tuples(TEXT, st.none() | NS, st.booleans()).map(list), max_size=3),
+        max_size=3,
+    ),
     "list[bytes]": BYTES,
     "list[OpenCall]": st.lists(CALLS, max_size=3),
     "list[Name] | None": st.none() | st.lists(NAMES, max_size=3),

@@ -81,7 +81,7 @@ def test_the_pages_refer_to_what_exists() -> None:
     texts += [Path(str(_rule(name).__file__)).read_text() for name in RULES]
     for text in texts:
         assert set(re.findall(r"\bebpfdns ([a-z]+)\b", text)) <= {*cli.COMMANDS, "sees"}
-        assert set(re.findall(r"\bebpfdns demo ([a-z_]+)", text)) <= set(FAULTS)
+        assert set(re.findall(r"\bebpfdns demo ([a-z0-9_]+)", text)) <= set(FAULTS)
 
 
 def test_the_demo_shows_causes_that_can_be_said() -> None:

@@ -35,7 +35,7 @@ static struct {
   const char *api, *name, *then_name, *service, *ready_file, *go_file;
   int family, numeric_host, threads, linger, unique, type;
   long count, repeat_delay_us, connect_port, thread_exit_ms, mid_ms, buffer_bytes;
-  int do_longjmp, do_exec, do_fork, do_cancel;
+  int do_longjmp, do_exec, do_fork, do_cancel, do_hello;
 } options = {.api = "getaddrinfo", .threads = 1, .count = 1, .mid_ms = 200, .buffer_bytes = 1024, .type = ns_t_a};
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -283,6 +283,13 @@ static void print_summary(void) {
 
 /* The lookups of one thread. */
 
+/* The beginning of a TLS handshake, which is as far as a server that never answers lets it come. */
+static void say_hello(int fd) {
+  static const unsigned char hello[] = {0x16, 3, 1, 0, 4, 1, 0, 0, 0};
+  char answer[64];
+  if (write(fd, hello, sizeof(hello)) == sizeof(hello)) while (read(fd, answer, sizeof(answer)) > 0) continue;
+}
+
 static void connect_to(struct outcome *outcome) {
   struct sockaddr *address = (struct sockaddr *)&outcome->address;
   if (address->sa_family == AF_INET) ((struct sockaddr_in *)address)->sin_port = htons((uint16_t)options.connect_port);
@@ -294,6 +301,7 @@ static void connect_to(struct outcome *outcome) {
   totals.connected += !failed;
   totals.connect_failed += failed;
   pthread_mutex_unlock(&lock);
+  if (options.do_hello && !failed) say_hello(fd);
   close(fd);
 }
 
@@ -470,7 +478,7 @@ static const char USAGE[] =
     "  --api getaddrinfo|gethostbyname[2][_r]|gethostbyaddr[_r]|getnameinfo|getaddrinfo_a|\n"
     "        res_query|res_search|res_send|res_nquery|res_nsearch\n"
     "  --family inet|inet6|unspec  --service S  --numeric-host  --type A|AAAA|MX|TXT|SRV|PTR  --buffer-bytes N\n"
-    "  --threads N (0: the main thread)  --count M  --repeat-delay-us U  --connect PORT  --linger\n"
+    "  --threads N (0: the main thread)  --count M  --repeat-delay-us U  --connect PORT [--hello]  --linger\n"
     "  --ready-file F  --go-file F\n"
     "  --mid-ms MS after the go (200), in mid-lookup of the first thread:\n"
     "    --signal-thread-exit-ms MS (pthread_exit in a signal handler)  --cancel  --longjmp  --exec  --fork-child\n"
@@ -500,6 +508,7 @@ static void parse(int argc, char **argv) {
       {"unique", no_argument, &options.unique, 1},
       {"linger", no_argument, &options.linger, 1},
       {"cancel", no_argument, &options.do_cancel, 1},
+      {"hello", no_argument, &options.do_hello, 1},
       {"longjmp", no_argument, &options.do_longjmp, 1},
       {"exec", no_argument, &options.do_exec, 1},
       {"fork-child", no_argument, &options.do_fork, 1},

@@ -22,6 +22,8 @@ Made = TypeVar("Made")
 
 #: Loss stages, by the names that people meet in `lost` lines, with what helps against each.
 Losses = dict[str, int]
+#: [address, when the process last had a connection to it, whether a connect to it is stuck]
+Addresses = list[list[Any]]
 #: One number for each `Counter`; one row for each latency: the sum in ns, then the buckets.
 Counters = list[int]
 Histograms = list[list[int]]
@@ -94,6 +96,7 @@ class Scan(Item):
     threads: dict[str, dict[str, Any]] = field(default_factory=dict)  # tid → snapshot
     resolv_confs: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → /etc/resolv.conf
     processes: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → snapshot of the process
+    siblings: dict[str, Addresses] = field(default_factory=dict)  # key of a connect → beside its own
     vanished: list[Name] | None = None  # of those told of as open; None: not looked for
     expired_lookups: list[bytes] = field(default_factory=list)  # nothing will end them, and they are dropped
     expired_connects: list[bytes] = field(default_factory=list)
@@ -144,6 +147,10 @@ def _is_name_list(value: Any) -> bool:  # noqa: ANN401 - any JSON value
     return value is None or all(map(_is_name, value))
 
 
+def _is_address(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    return [type(part) for part in value] in ([str, int, bool], [str, type(None), bool])
+
+
 _ROW = _list(_is(int), 1 + boundary.HISTOGRAM_BUCKETS)
 #: what a field may hold, by its annotation
 CHECKS: dict[str, Callable[[Any], bool]] = {
@@ -156,6 +163,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "dict[str, Any]": _is(dict),
     "dict[str, bytes]": _dict(_is(bytes)),
     "dict[str, dict[str, Any]]": _dict(_is(dict)),
+    "dict[str, Addresses]": _dict(_list(lambda entry: type(entry) is list and _is_address(entry))),
     "list[bytes]": _list(_is(bytes)),
     "list[OpenCall]": _list(_is(OpenCall)),
     "list[Name] | None": _is_name_list,

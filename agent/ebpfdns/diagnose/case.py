@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from ebpfdns.diagnose.threads import Thread, thread_of
+from ebpfdns.diagnose.threads import Socket, Thread, thread_of
 
 if TYPE_CHECKING:
     from ebpfdns.model.facts import Connect, Lookup, Query, Server, Situation
@@ -25,6 +25,8 @@ DEFAULT_TIMEOUT_S = 5
 MAX_TIMEOUT_S = 30
 MAX_NAMESERVERS = 3  # libcs ignore the others
 A, AAAA = 1, 28
+DNS_PORTS = (53, 853)
+ETIMEDOUT = 110
 FEW_SERVERS = 256  # a host's resolvers ask the same ones again and again
 
 
@@ -179,6 +181,28 @@ class ConnectCase:
         """How long it has taken so far, or took."""
         at_ns = self.situation.now_ns if self.connect.end_ns is None else self.connect.end_ns
         return max(0, at_ns - self.connect.start_ns)
+
+    @property
+    def is_unanswered_application(self) -> bool:
+        """Whether it is TCP traffic of the program's own that nobody answers.
+
+        While in flight its SYN is out; once ended, it had to be sent again or ran into its time-out.
+        """
+        connect = self.connect
+        if connect.transport != "tcp" or connect.is_tls or connect.in_lookup or connect.server is None:
+            return False
+        if connect.server.port in DNS_PORTS:
+            return False
+        if self.is_open:
+            return connect.tcp_state == "SYN_SENT"
+        return connect.status != "ok" and (connect.retransmits > 0 or connect.error == ETIMEDOUT)
+
+    @property
+    def socket(self) -> Socket | None:
+        """The thread's own view of this connection's socket, when it waits for it."""
+        thread = thread_of(self.situation.thread)
+        waited_for = thread.sockets if thread else ()
+        return next((s for s in waited_for if s.kind == "tcp" and s.remote == self.connect.server), None)
 
 
 @lru_cache(maxsize=FEW_SERVERS)

@@ -16,6 +16,7 @@ from ebpfdns.diagnose.rules import (
     agent_blind,
     connect_after_dns,
     first_ns_dead,
+    ipv6_first_blackholed,
     late_reply,
     local_firewall,
     ns_refused,
@@ -27,6 +28,7 @@ from ebpfdns.diagnose.rules import (
     target_stopped,
     tcp53_blocked,
     tcp53_silent,
+    tls_stall,
     unknown,
 )
 
@@ -118,13 +120,21 @@ CATALOGUE = (
     Entry("hosts_file_huge", "The time goes into reading /etc/hosts."),
     Entry("mdns_timeout", "Nobody on the link owns this name; multicast waits it out."),
     Entry("bypass", "The application asks servers of its own; resolv.conf plays no part."),
-    Entry("ipv6_first_blackholed", "IPv6 is tried first and goes nowhere; IPv4 would work."),
+    Entry(
+        "ipv6_first_blackholed",
+        "IPv6 is tried first and goes nowhere; IPv4 would work.",
+        connect_rule=ipv6_first_blackholed.rule,
+    ),
     Entry(
         "connect_after_dns",
         "The name was resolved; the connection to its address hangs.",
         connect_rule=connect_after_dns.rule,
     ),
-    Entry("tls_stall", "The TCP connection is up; the TLS handshake gets no answer."),
+    Entry(
+        "tls_stall",
+        "The TCP connection is up; the TLS handshake gets no answer.",
+        connect_rule=tls_stall.rule,
+    ),
     Entry("child_process", "The traced process waits for a child, which has the lookup."),
     Entry(
         "agent_blind",

@@ -31,6 +31,7 @@ FACTS = frozenset(
         "futex_wait_no_timeout",
         # sockets
         *("rx_queue_not_empty", "rx_queue_empty", "tx_queue_not_acked", "syn_retransmitted", "socket_error"),
+        *("tls_hello_unanswered", "tx_queue_acked", "ipv4_connected", "ipv4_not_tried"),
         *("peer_rx_queue_not_empty", "listener_backlog_full", "unix_peer_waited_for"),
         # processes
         *("thread_running_elsewhere", "process_stopped", "cpu_throttled", "peer_stopped", "child_has_lookup"),

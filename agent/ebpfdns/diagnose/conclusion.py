@@ -39,6 +39,9 @@ def at_the_end(situation: Situation, last: Cause | None) -> Cause | None:
     That is told again where the end alone says nothing, unless it refutes it (a broken silence).
     """
     found = judge(situation)
+    if last is not None and situation.connect is not None:
+        # What surrounds a connect is looked at only while it is open.
+        return found if found is not None and found.id == last.id else last
     if last is None or (found is not None and found.id != "unknown"):
         return found
     return found if _is_outdated(last, situation) else last

@@ -45,6 +45,20 @@ class ServerPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class SilentListener:
+    """A TCP server process that takes connections and never answers."""
+
+    listen: tuple[str, ...]
+    port: int
+
+    def argv(self, ready_file: Path, _log_file: Path | None) -> list[str]:
+        """The command that runs it."""
+        listen = [word for address in self.listen for word in ("--listen", address)]
+        port = str(self.port)
+        return bare_python("stream_listener", *listen, "--port", port, "--ready-file", str(ready_file))
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """A fault that is set up: its server processes, and the files with one JSON line per query."""
 
@@ -64,9 +78,10 @@ class Fault:
     name: str
     sentence: str
     nameservers: tuple[str, ...] = (topology.SERVER_1,)
-    servers: tuple[ServerPlan, ...] = field(default_factory=tuple)
+    servers: tuple[ServerPlan | SilentListener, ...] = field(default_factory=tuple)
     expected_cause: str | None = None
     connect_port: int | None = None  # the target should connect to the answer, on this port
+    uses_tls: bool = False  # … and begin a TLS handshake there
 
     def resolv_conf(self, options: str = "") -> str:
         """The text for /etc/resolv.conf; `options` as in "timeout:1 attempts:1"."""
@@ -166,6 +181,24 @@ TABLE = (
         servers=_server({"answer": [topology.BLACK_HOLE]}),
         expected_cause="connect_after_dns",
         connect_port=WEB_PORT,
+    ),
+    Fault(
+        name="ipv6_first_blackholed",
+        sentence="The name has an IPv6 address that swallows every packet, and an IPv4 address that works.",
+        servers=(
+            *_server({"answer": [topology.WEB, topology.BLACK_HOLE_V6]}),
+            SilentListener((topology.WEB,), WEB_PORT),
+        ),
+        expected_cause="ipv6_first_blackholed",
+        connect_port=WEB_PORT,
+    ),
+    Fault(
+        name="tls_stall",
+        sentence="The name resolves, its server takes the connection, and never answers the TLS handshake.",
+        servers=(*_server({"answer": [topology.WEB]}), SilentListener((topology.WEB,), WEB_PORT)),
+        expected_cause="tls_stall",
+        connect_port=WEB_PORT,
+        uses_tls=True,
     ),
 )
 

@@ -56,6 +56,8 @@ PLANS = {
     "one_reply_lost": Plan("timeout:2 attempts:1"),  # glibc waits three times
     "late_reply": Plan("timeout:4 attempts:2"),  # the answer to the first question comes in the second round
     "connect_after_dns": Plan(shows_all=True),
+    "ipv6_first_blackholed": Plan(shows_all=True),
+    "tls_stall": Plan(shows_all=True),
 }
 
 
@@ -100,7 +102,8 @@ class Stage:
     def _start_program(self, sandbox: Sandbox) -> subprocess.Popen[str]:
         """The target, ready and waiting for its go; Ctrl-C reaches only us."""
         ready_file = sandbox.new_file("ready")
-        connect = ("--connect", str(self._fault.connect_port)) if self._fault.connect_port else ()
+        connect = ["--connect", str(self._fault.connect_port)] if self._fault.connect_port else []
+        connect += ["--tls"] if self._fault.uses_tls else []
         files = ("--ready-file", str(ready_file), "--go-file", str(self._go_file))
         argv = bare_python("target", "--name", NAME, *connect, *files)
         pipe = subprocess.PIPE

@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Look one name up when told to.")
     parser.add_argument("--name", required=True)
     parser.add_argument("--connect", type=int, metavar="PORT", help="then connect to the first address")
+    parser.add_argument("--tls", action="store_true", help="… and begin TLS there")
     parser.add_argument("--ready-file", metavar="FILE", help="create it when ready")
     parser.add_argument("--go-file", metavar="FILE", help="wait until it exists")
     chosen = parser.parse_args()
@@ -37,7 +38,7 @@ def main() -> None:
     wait_for_go(chosen.go_file)
     result, addresses = look_up(chosen.name, chosen.connect or 0)
     if chosen.connect and addresses:
-        result["connect"] = connect(addresses[0])
+        result["connect"] = connect(addresses[0], chosen.name if chosen.tls else None)
     sys.stdout.write(json.dumps(result) + "\n")
 
 
@@ -69,14 +70,18 @@ def look_up(name: str, port: int) -> tuple[dict[str, object], list[Found]]:
     }, found
 
 
-def connect(target: Found) -> dict[str, object]:
-    """One blocking TCP connect, as long as the kernel tries."""
+def connect(target: Found, tls_name: str | None) -> dict[str, object]:
+    """One blocking TCP connect, as long as the kernel tries; then perhaps TLS, for ever."""
     family, address = target
     started_ns = time.monotonic_ns()
     error: str | None = None
     with socket.socket(family, socket.SOCK_STREAM) as stream:
         try:
             stream.connect(address)
+            if tls_name:
+                import ssl  # noqa: PLC0415 - takes longer to import than all else here
+
+                ssl._create_unverified_context().wrap_socket(stream, server_hostname=tls_name)  # noqa: S323, SLF001 - nobody answers
         except OSError as failure:
             error = failure.strerror
     return {

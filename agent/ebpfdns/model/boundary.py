@@ -120,6 +120,7 @@ class ConnectFlag(IntFlag):
     HAS_LOOKUP = 4
     PATH_IS_ABSTRACT = 8
     IS_LINK = 16
+    IS_TLS = 32
 
 
 class WaitKind(IntEnum):
@@ -168,6 +169,8 @@ class Counter(IntEnum):
     LOST_PACKETS_ODD = 21
     LOST_SOCKET_KEYS_FULL = 22
     LOST_TARGETS_FULL = 23
+    HANDSHAKES_STARTED = 24
+    HANDSHAKES_ENDED = 25
 
 
 class Latency(IntEnum):

@@ -148,6 +148,7 @@ def connect(raw: bytes | memoryview) -> Connect:
         lookup_key=seen.lookup_key if has_lookup else None,
         lookup_start_ns=seen.lookup_start_ns if has_lookup else None,
         lookup_name=_text(seen.lookup_name) if has_lookup else None,
+        is_tls=bool(seen.flags & ConnectFlag.IS_TLS),
     )
 
 

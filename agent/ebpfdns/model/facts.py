@@ -124,6 +124,16 @@ class Connect:
     lookup_key: int | None = None  # the lookup that gave this address
     lookup_start_ns: int | None = None
     lookup_name: bytes | None = None
+    is_tls: bool = False  # the connection is up; what has no answer, or had none so long, is its ClientHello
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """Another address that the lookup gave which gave a connect's own."""
+
+    address: str
+    connected_ns: int | None  # when the process last had a connection to it
+    in_flight: bool  # a connect to it is stuck, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +170,7 @@ class Situation:
     #: the whole process's snapshot: keys as `observe.process_snapshot` gives them; None: not taken
     process: dict[str, Any] | None = None
     others: tuple[Other, ...] = ()  # the oldest first
+    siblings: tuple[Sibling, ...] = ()  # of a connect's address
     resolver: str = "unknown"  # glibc, musl, unknown
     wire: bool = True  # coverage: DNS packets are seen
     lost: dict[str, int] = field(default_factory=dict)  # loss counters that moved since the lookup began

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ebpfdns.observe.programs import MapPlan
 
 U32, U64 = struct.Struct("=I"), struct.Struct("=Q")
+#: struct given_key and struct given of bpf/maps.c
+GIVEN_KEY, GIVEN = struct.Struct("=II16s"), struct.Struct("=QQ8xQ128x")
 PID_BITS = 65_536
 LOOKUP_STATUS_AT = {name: at for name, at, _ in boundary.LOOKUP.offsets()}["status"]
 
@@ -133,6 +135,25 @@ class KernelMaps:
             return not is_link and U64.unpack_from(raw, at + 16)[0] < older_than_ns
 
         return list(self._select("connects", boundary.CONNECT.size, is_wanted))
+
+    def open_handshakes(self, older_than_ns: int) -> list[bytes]:
+        """Struct connect of TLS handshakes whose first message left before a time and has no answer."""
+
+        def is_wanted(raw: memoryview, at: int) -> bool:
+            is_tls = raw[at + 4] & boundary.ConnectFlag.IS_TLS
+            return bool(is_tls) and U64.unpack_from(raw, at + 16)[0] < older_than_ns
+
+        return list(self._select("handshakes", boundary.CONNECT.size, is_wanted))
+
+    def given_addresses(self) -> list[tuple[int, int, int, bytes, int]]:
+        """(key of the lookup, its start_ns, address family, address, when last connected to) of each one."""
+        keys, values, count = self._maps["given"].items()
+        found = []
+        for i in range(count):
+            _, family, address = GIVEN_KEY.unpack_from(keys, i * GIVEN_KEY.size)
+            key, start_ns, connected_ns = GIVEN.unpack_from(values, i * GIVEN.size)
+            found.append((key, start_ns, family, address, connected_ns))
+        return found
 
     def open_calls(self, older_than_ns: int) -> list[tuple[int, bytes]]:
         """(key, struct call) of calls that began before a time, have not returned, and have no record."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfdns.correlate import items
 from ebpfdns.model import boundary
 from ebpfdns.model.boundary import Counter
-from ebpfdns.observe import leftovers, memory, resolv_conf, snapshot
+from ebpfdns.observe import leftovers, memory, resolv_conf, siblings, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,13 +54,17 @@ class Scanner:
         self._pipeline = pipeline
         self._alive_tid = alive_tid
         self._had_gone = False
+        #: handshakes that are counted as open and are not there any more: the kernel makes room by itself
+        self.evicted_handshakes = 0
 
     def scan(self, now_ns: int, wall_ns: int, stuck_after_ns: int) -> Iterator[items.Scan]:
         """Scans to feed, in portions; none when nothing is due. Feed frames before `vanished`."""
         older_ns = now_ns - stuck_after_ns
         lookups = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._maps.open_lookups(older_ns)]
         calls = self._maps.open_calls(older_ns)
-        connects = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._maps.open_connects(older_ns)]
+        raws = self._maps.open_connects(older_ns) + self._open_handshakes(older_ns, now_ns)
+        connects = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in raws]
+        self._siblings = siblings.Siblings(self._maps, raws)
         self.open_names: set[Name] = {("lookup", key, start) for _, key, start, _, _, _ in lookups}
         self.open_names |= {("lookup", key, struct.unpack_from("=Q", raw)[0]) for key, raw in calls}
         self.open_names |= {("connect", key, start) for _, key, start, _, _, _ in connects}
@@ -81,6 +85,14 @@ class Scanner:
             )
         for at in range(0, len(due), PORTION):
             yield self._portion(due[at : at + PORTION], with_snapshots=at < SNAPSHOTS)
+
+    def _open_handshakes(self, older_ns: int, now_ns: int) -> list[bytes]:
+        """Those that are old enough to matter; and how many are counted as open but gone is found out."""
+        before = self._maps.counters()
+        found = self._maps.open_handshakes(now_ns)
+        counted = before[Counter.HANDSHAKES_STARTED] - before[Counter.HANDSHAKES_ENDED]
+        self.evicted_handshakes = max(0, counted - len(found))
+        return [raw for raw in found if _HEAD.unpack_from(raw)[3] < older_ns]
 
     def _due_calls(self, calls: list[tuple[int, bytes]], now_ns: int) -> list[_Due]:
         due: list[_Due] = []
@@ -136,6 +148,7 @@ class Scanner:
             waits=waits,
             threads=threads,
             resolv_confs=confs,
+            siblings=self._siblings.of([raw for kind, (raw, *_) in due if kind == "connects"]),
         )
 
     def _open_call(self, raw: bytes, key: int, pid: int, tid: int) -> items.OpenCall | None:

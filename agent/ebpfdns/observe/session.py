@@ -182,7 +182,9 @@ class Session:
         totals = self._kernel.maps.counters()
         self._take_kept(totals[Counter.FRAMES_KEPT])
         counts = [totals[index] for index in OPEN_COUNTERS]
-        return counts[0] > sum(counts[1:4]) or counts[4] > sum(counts[5:]) or bool(self._pipeline.told_open())
+        handshakes = totals[Counter.HANDSHAKES_STARTED] - totals[Counter.HANDSHAKES_ENDED]
+        is_open = counts[0] > sum(counts[1:4]) or counts[4] > sum(counts[5:])
+        return is_open or handshakes > self._scanner.evicted_handshakes or bool(self._pipeline.told_open())
 
     def _scan(self, plan: Plan) -> None:
         now = self._now()

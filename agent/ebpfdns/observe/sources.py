@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Concatenated, because BCC rewrites map operations in the main text only; each needs those above it.
 FILES = (
     *("maps", "targets", "records", "lookups", "connects"),
-    *("packets", "questions", "wire", "sockets", "waits", "lifetimes"),
+    *("packets", "handshakes", "questions", "wire", "sockets", "waits", "lifetimes"),
 )
 
 CURRENT_IN_PACKETS_SINCE = LINKED_CALLS_SINCE = (6, 10)
@@ -39,7 +39,7 @@ class Sizes:
     lookups: int = 4_352
     questions: int = 10_240
     sockets: int = 7_680
-    connects: int = 2_048
+    connects: int = 1_536
     waits: int = 11_264
 
 

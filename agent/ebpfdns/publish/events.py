@@ -207,6 +207,8 @@ def connect_event(
         "network": {"transport": connect.transport, "type": connect.family},
         "purpose": purpose(connect),
     }
+    if connect.is_tls:
+        found["phase"] = "tls"
     if connect.family == "unix":
         found["path"] = _path(connect)
     if update is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def _what(thing: Lookup | Connect) -> str:
     if isinstance(thing, Connect):
-        return f"connect to {connect_target(thing)}"
+        return f"{'TLS handshake with' if thing.is_tls else 'connect to'} {connect_target(thing)}"
     return f"lookup of {name_text(thing) or 'a name'}"
 
 
@@ -31,7 +31,9 @@ def ended(thing: Lookup | Connect, now_ns: int, cause: Cause | None = None) -> s
     given_up = "was given up after" if isinstance(thing, Connect) else "was abandoned after"
     verb = {"ok": "took", "failed": "failed after"}.get(thing.status, given_up)
     took = seconds((now_ns if thing.end_ns is None else thing.end_ns) - thing.start_ns)
-    why = _error(thing) if cause is None else cause.summary
+    # What kept a connection waiting that then came up is in the cause; "does not answer" would be wrong here.
+    is_up = isinstance(thing, Connect) and thing.status == "ok"
+    why = _error(thing) if cause is None or is_up else cause.summary
     return f"{_what(thing)} {verb} {took}" + (f": {why}" if why else "")
 
 

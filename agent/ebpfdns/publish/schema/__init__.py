@@ -59,7 +59,7 @@ def _kinds() -> dict[str, Schema]:
         "lookup_stuck": _line("lookup_stuck", {"lookup": lookup.in_flight(), **cause, **chain}),
         "lookup": _line("lookup", {"lookup": lookup.ended(), **chain}, optional=cause),
         "connect_stuck": _line("connect_stuck", {"connect": connect.in_flight(), **cause}),
-        "connect": _line("connect", {"connect": connect.ended()}),
+        "connect": _line("connect", {"connect": connect.ended()}, optional=cause),
         "event_loop_stall": _line("event_loop_stall", {"thread": thread, "event_loop": agent.event_loop()}),
         "stats": _line("stats", {"stats": agent.stats()}, of_agent=True),
         "lost": _line("lost", {"lost": agent.lost()}, of_agent=True),

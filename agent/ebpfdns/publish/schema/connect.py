@@ -17,7 +17,7 @@ from ebpfdns.publish.schema.participants import (
     server,
     transport,
 )
-from ebpfdns.publish.schema.terms import Schema, choice, count, measure, or_null, record, text, when
+from ebpfdns.publish.schema.terms import Schema, choice, constant, count, measure, or_null, record, text, when
 
 
 def in_flight() -> Schema:
@@ -27,7 +27,9 @@ def in_flight() -> Schema:
         "update": count("1 in the first line about this connect, then 2, 3 …", at_least=1),
         "elapsed_ms": measure("Its age when the line was made."),
     }
-    return record("A connect in flight.", required, {"path": _path()}) | {"allOf": _unix_has_a_path()}
+    return record("A connect in flight.", required, {"path": _path(), "phase": _phase()}) | {
+        "allOf": _unix_has_a_path()
+    }
 
 
 def ended() -> Schema:
@@ -38,7 +40,7 @@ def ended() -> Schema:
         "status": or_null(always["status"]),
         "duration_ms": or_null(measure("From start to end; null when the end was lost.")),
     }
-    may = {"error": _error(), "path": _path(), "lost_end": lost_end()}
+    may = {"error": _error(), "path": _path(), "phase": _phase(), "lost_end": lost_end()}
     rules = [
         when({"status": "failed"}, needs=["error"]),
         when({"status": "ok"}, bars=["error"]),
@@ -87,6 +89,14 @@ def _always(statuses: dict[str, str]) -> dict[str, Schema]:
         "lookup": or_null(lookup_link("The lookup that gave this address; null when none is known.")),
         "tcp": or_null(tcp),
     }
+
+
+def _phase() -> Schema:
+    return constant(
+        "tls",
+        "The TCP connection is up, and the line is about the TLS handshake on it: from its first message "
+        "to the first answer. Absent while the connection itself is made.",
+    )
 
 
 def _path() -> Schema:
