@@ -136,8 +136,8 @@ def test_locks_agree():
 
 
 def test_versions_agree():
-    """The package, the changelog's newest entry, and every image tag in the manifests have one version."""
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    """The package, the changelog's newest release, and every image tag in the manifests have one version."""
+    newest = re.search(r"^## (\d\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
     assert newest == ebpfdns.__version__
     tags = {
         tag
