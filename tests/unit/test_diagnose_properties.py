@@ -15,7 +15,7 @@ from ebpfdns.diagnose.catalogue import IDS
 from ebpfdns.diagnose.cause import CONFIDENCES, FACTS
 from ebpfdns.diagnose.judge import judge
 from ebpfdns.diagnose.wording import shown
-from ebpfdns.model.facts import Connect, Lookup, Query, Server, Situation
+from ebpfdns.model.facts import Connect, Lookup, Other, Query, Server, Situation
 
 
 def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -28,7 +28,9 @@ addresses = st.sampled_from(
 servers = st.builds(Server, addresses, st.sampled_from([53, 853, 443, 0]))
 moments = st.integers(0, 40).map(lambda tenths: START_NS + tenths * S // 4) | st.integers(0, 2**64 - 1)
 errnos = st.sampled_from([None, 1, 5, 13, 22, 101, 110, 111, 113])
-names = st.sampled_from([b"www.lab.test.", b"WWW.lab.test.", b"x.", b"\xff;$(x)\n"]) | st.binary(max_size=20)
+names = st.sampled_from([b"a.local", b"www.lab.test.", b"WWW.lab.test.", b"x.", b"\xff;$(x)\n"]) | st.binary(
+    max_size=20
+)
 queries = st.builds(
     Query,
     server=servers,
@@ -57,6 +59,7 @@ lookups = st.builds(
     tid=st.just(11),
     host_pid=st.just(10),
     api=st.sampled_from(["getaddrinfo", "gethostbyname", "wire", "res_query"]),
+    socket_error=st.sampled_from([None, 23, 24, 1]),
     status=statuses,
     name=maybe(names),
     address=maybe(addresses),
@@ -89,6 +92,18 @@ connects = st.builds(
     lookup_name=maybe(names),
 )
 counts = maybe(st.integers(0, 9))
+states = maybe(st.sampled_from(["S", "R", "D", "T", "t", "Z"]))
+texts = st.text(max_size=5)
+paths = st.sampled_from(
+    ["/var/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve", "/run/avahi-daemon/socket"]
+)
+owners = st.fixed_dictionaries(
+    {}, optional={"pid": counts, "name": maybe(texts), "state": states, "syscall": maybe(texts)}
+)
+peers = st.fixed_dictionaries(
+    {"path": maybe(paths | texts)},
+    optional={"listener_backlog": counts, "rx_queue_bytes": counts, "owner": maybe(owners)},
+)
 sockets = st.fixed_dictionaries(
     {"kind": maybe(st.sampled_from(["udp", "tcp", "unix", "netlink"]))},
     optional={
@@ -99,14 +114,47 @@ sockets = st.fixed_dictionaries(
         "tx_queue_bytes": counts,
         "retransmits": counts,
         "path": maybe(st.text(max_size=5)),
+        "inode": st.integers(0, 2),
+        "peer": maybe(peers),
     },
 )
 threads = st.fixed_dictionaries(
     {
-        "state": maybe(st.sampled_from(["S", "R", "D", "T", "t", "Z"])),
+        "state": states,
         "syscall": maybe(st.sampled_from(["poll", "futex", "connect", "read", "running"])),
     },
-    optional={"sockets": st.lists(sockets, max_size=3)},
+    optional={
+        "sockets": st.lists(sockets, max_size=3),
+        "args": st.sampled_from([[], [1, 128, 2, 0, 0, 0], [1, 0, 2, 0, 0, 0], [1, 137, 0, 5, 0, 0]]),
+        "stack": maybe(st.lists(st.sampled_from(["_nss_sss_x", "poll", None]), max_size=2)),
+    },
+)
+processes = st.fixed_dictionaries(
+    {},
+    optional={
+        "forked_without_exec": maybe(st.booleans()),
+        "threads_total": counts,
+        "limits": maybe(st.fixed_dictionaries({}, optional={"nofile": counts})),
+        "fds_total": counts,
+        "nsswitch": maybe(
+            st.fixed_dictionaries({"hosts": st.lists(st.sampled_from(["sss", "dns", "\xff"]))})
+        ),
+        "hosts_file": maybe(st.fixed_dictionaries({"size_bytes": maybe(st.integers(0, 9_000_000))})),
+        "modules": maybe(st.lists(st.sampled_from(["libnss_sss.so.2", "x"]))),
+        "sockets": maybe(st.lists(sockets, max_size=2)),
+        "listeners": maybe(
+            st.fixed_dictionaries(
+                {
+                    "127.0.0.53": maybe(
+                        st.fixed_dictionaries({"owner": maybe(owners)}, optional={"rx_queue_bytes": counts})
+                    )
+                }
+            )
+        ),
+    },
+)
+others = st.builds(
+    Other, st.just("10-1"), lookups, st.sampled_from(["ns_silent", "unknown"]), st.just("It waits.")
 )
 confs = st.fixed_dictionaries(
     {
@@ -128,6 +176,8 @@ situations = st.builds(
     connect=maybe(connects),
     thread=maybe(threads),
     resolv_conf=maybe(confs),
+    process=maybe(processes),
+    others=st.lists(others, max_size=2).map(tuple),
     resolver=st.sampled_from(["glibc", "musl", "unknown"]),
     wire=st.booleans(),
     missing=st.lists(st.text(min_size=1, max_size=5), max_size=2).map(tuple),

@@ -106,7 +106,7 @@ TIMED_OUT = both(resent=5.0)
     ),
     (
         "a local daemon is behind it",
-        situation(both("127.0.0.53", resent=5.0), age=10.0, resolv_conf=conf("127.0.0.53"), **EAI_AGAIN),
+        situation(both("127.0.0.1", resent=5.0), age=10.0, resolv_conf=conf("127.0.0.53"), **EAI_AGAIN),
         "ns_silent",
         "likely",
     ),

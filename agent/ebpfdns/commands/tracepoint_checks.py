@@ -37,6 +37,7 @@ TRACEPOINTS = {
     "sock/inet_sock_set_state": "TCP states during a connect are not told",
     "sock/inet_sk_error_report": "ICMP errors (port or host unreachable) are not told",
     "tcp/tcp_retransmit_skb": "TCP retransmits are known from snapshots only",
+    "syscalls/sys_exit_socket": "that a process has no file descriptor left is not seen",
     "sched/sched_process_exit": "lookups of threads that have ended are noticed late",
     "sched/sched_process_exec": "a target that starts another program is not followed",
     "task/task_newtask": "new children are not followed (--children)",

@@ -223,7 +223,7 @@ LOOKUP = Layout(
         ("host_tid", "I"),
         ("code", "i"),
         ("more_answered", "H"),
-        ("pad_1", "2x"),
+        ("socket_error", "H"),
         ("family", "H"),
         ("more_queries", "H"),
         ("unexpected_replies", "H"),
@@ -263,7 +263,8 @@ CALL = Layout(
         ("has_record", "B"),
         ("is_paused", "B"),
         ("nested_calls", "B"),
-        ("pad", "4x"),
+        ("socket_error", "B"),
+        ("pad", "3x"),
     ),
 )
 

@@ -55,6 +55,9 @@ TRACEPOINTS = (
     Tracepoint("program_execs", "sched/sched_process_exec", "a target's new program is not followed"),
     Tracepoint("connect_returns", "syscalls/sys_exit_connect", _CONNECTS),
     Tracepoint("connect_begins", "syscalls/sys_enter_connect", _CONNECTS),
+    Tracepoint(
+        "socket_returns", "syscalls/sys_exit_socket", "that a process has no file descriptor left is not seen"
+    ),
     Tracepoint("tcp_state_changes", "sock/inet_sock_set_state", "TCP connects are not followed"),
     Tracepoint("tcp_retransmits", "tcp/tcp_retransmit_skb", "TCP retransmits are not counted"),
     # The raw one first: the kernel calls them in the order they came; the second needs what the first notes.

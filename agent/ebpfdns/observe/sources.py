@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Concatenated, because BCC rewrites map operations in the main text only; each needs those above it.
 FILES = (
-    *("maps", "targets", "records", "lookups", "connects"),
+    *("maps", "targets", "records", "lookups", "descriptors", "connects"),
     *("packets", "handshakes", "questions", "wire", "sockets", "waits", "lifetimes"),
 )
 

@@ -1,0 +1,40 @@
+"""`resolved_ipc_stall`: systemd-resolved is stopped or stuck, and the program waits on its local socket.
+
+Owns: what must have been seen, and the words for it. Must not know: other causes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ebpfdns.diagnose.case import A_SECOND_NS
+from ebpfdns.diagnose.cause import Cause
+from ebpfdns.diagnose.local_daemons import (
+    asked_nobody,
+    not_proved,
+    proofs,
+    release,
+    waited_at,
+    waits_there,
+)
+
+if TYPE_CHECKING:
+    from ebpfdns.diagnose.case import LookupCase
+
+PATHS = ("/run/systemd/resolve/io.systemd.Resolve",)
+
+
+def rule(case: LookupCase) -> Cause | None:
+    """It has asked no server, and its thread waits at the socket of systemd-resolved."""
+    waited = None if case.lookup.queries else waited_at(case, PATHS)
+    if waited is None:
+        return None
+    proved = proofs(waited)
+    who = waited.daemon.text if waited.daemon else "systemd-resolved"
+    return Cause(
+        "resolved_ipc_stall",
+        "confirmed" if proved and case.elapsed_ns >= A_SECOND_NS else "likely",
+        f"The program waits for {who} on its local socket, which does not answer: up to 120 s.",
+        (waits_there(case, waited), *(proved or [not_proved(waited)]), asked_nobody(case)),
+        f"{release(waited, 'systemd-resolved')}; what it waits for: resolvectl status",
+    )
