@@ -15,7 +15,7 @@ TEST_PACKAGES := gcc libc6-dev musl-tools iproute2 nftables procps runc logrotat
 # What needs no root: everything but tests/kernel and tests/deploy.
 WITHOUT_ROOT := $(wildcard tests/unit tests/contract tests/replay)
 
-.PHONY: help demo install uninstall test bench check lint types unit kernel deploy-tests lock clean
+.PHONY: help demo install uninstall test bench matrix check lint types unit kernel deploy-tests lock clean
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,11 @@ bench: ## measure every budget of docs/overhead.md on this machine (root, minute
 	@$(SETUP) packages $(TEST_PACKAGES)
 	@$(SETUP) environment test
 	$(SUDO) $(PYTHON) tests/bench/run.py
+
+matrix: ## make every fault for real, and see what the agent says of each (root, minutes)
+	@$(SETUP) packages $(TEST_PACKAGES)
+	@$(SETUP) environment test
+	$(SUDO) $(PYTHON) tests/matrix/run.py --write
 
 check: lint types ## what to run before each commit: lint, types and the tests that need no root (seconds)
 	$(PYTHON) -m pytest -q $(WITHOUT_ROOT)

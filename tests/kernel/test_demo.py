@@ -33,7 +33,8 @@ pytestmark = [
 MARK = "DEMO_TEST_MARK"  # children inherit it: who still has it afterwards was left behind
 DEADLINE_S = 90
 AT_ONCE = 3
-STUCK = [name for name in FAULTS if stage.plan_for(FAULTS[name]).gets_stuck and name != "connect_after_dns"]
+CONNECTS = [name for name, fault in FAULTS.items() if fault.connect_port]
+STUCK = [name for name in FAULTS if stage.plan_for(FAULTS[name]).gets_stuck and name not in CONNECTS]
 QUICK = [name for name in FAULTS if not stage.plan_for(FAULTS[name]).gets_stuck]
 
 
@@ -83,7 +84,7 @@ def left_behind(mark: str) -> list[int]:
 @pytest.fixture(scope="module")
 def played() -> Iterator[dict[str, Future[Played]]]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(play, name) for name in (*STUCK, "connect_after_dns", *QUICK)}
+        yield {name: pool.submit(play, name) for name in (*STUCK, *CONNECTS, *QUICK)}
 
 
 @pytest.mark.parametrize("name", STUCK)
@@ -99,14 +100,15 @@ def test_stuck_lookup(played: dict[str, Future[Played]], name: str) -> None:
     assert shown.left_behind == []
 
 
-def test_stuck_connect(played: dict[str, Future[Played]]) -> None:
-    """With the address a black hole, the lookup is told as healthy and the connect as what is stuck."""
-    shown = played["connect_after_dns"].result()
+@pytest.mark.parametrize("name", CONNECTS)
+def test_stuck_connect(played: dict[str, Future[Played]], name: str) -> None:
+    """When what follows hangs, the lookup is told as healthy and the connect as what is stuck."""
+    shown = played[name].result()
     assert shown.code == 0, shown.log + shown.text
     (lookup,), stuck = shown.lines("lookup"), shown.lines("connect_stuck")
     assert lookup["lookup"]["status"] == "ok"
     assert [line["connect"]["update"] for line in stuck if "update" in line["connect"]] in ([], [1, 2])
-    assert {line["cause"]["id"] for line in stuck} == {"connect_after_dns"}
+    assert stuck[-1]["cause"]["id"] == FAULTS[name].expected_cause
     assert {line["connect"]["lookup"]["id"] for line in stuck} == {lookup["lookup"]["id"]}
     assert stuck[0]["connect"]["id"] in {line["connect"]["id"] for line in shown.lines("connect")}
     assert shown.left_behind == []

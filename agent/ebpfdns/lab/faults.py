@@ -80,6 +80,7 @@ class Fault:
     nameservers: tuple[str, ...] = (topology.SERVER_1,)
     servers: tuple[ServerPlan | SilentListener, ...] = field(default_factory=tuple)
     expected_cause: str | None = None
+    on_the_way: tuple[str, ...] = ()  # causes that are true, too, before what tells them from it has happened
     connect_port: int | None = None  # the target should connect to the answer, on this port
     uses_tls: bool = False  # … and begin a TLS handshake there
 
@@ -119,6 +120,7 @@ def late_reply(delay_ms: float = LATE_REPLY_DELAY_MS) -> Fault:
         sentence=f"The server answers every question {delay_ms / 1000:g} s late.",
         servers=_server({**GOOD_ANSWER, "delay_ms": delay_ms}),
         expected_cause="late_reply",
+        on_the_way=("ns_silent",),  # until the answer comes
     )
 
 
