@@ -156,8 +156,8 @@ def page(results: list[Result]) -> str:
     verdict = f"Not right: {', '.join(wrong)}." if wrong else "All right, none confirmed wrongly."
     return f"""# Every fault against every cause
 
-What `make matrix` printed ({platform.system()} {platform.release()}, {len(results)} faults): each fault of the lab made for
-real, with the program of the demo and the agent at `--stuck-after 1s`. {verdict}
+What `make matrix` printed (on {platform.system()} {platform.release()}): each fault of the lab made
+for real, with the program of the demo and the agent at `--stuck-after 1s`. {verdict}
 
 *right after*: how old the lookup or connect was in the first line that named its cause (the line of its
 end, where nothing gets stuck).
