@@ -10,8 +10,10 @@ SETUP := deploy/setup.sh
 PYTHON := .venv/bin/python
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-# What the tests use beside Python: compilers for the targets, tools to break networks, and peers to compare with.
-TEST_PACKAGES := gcc libc6-dev musl-tools iproute2 nftables procps runc logrotate rsyslog strace systemd bpftrace bpfcc-tools
+# What the tests use beside Python: compilers for the targets, tools to break networks, peers to compare with,
+# and real programs that look names up.
+TEST_PACKAGES := gcc libc6-dev musl-tools iproute2 nftables procps runc logrotate rsyslog strace systemd bpftrace bpfcc-tools \
+	curl nodejs bind9-dnsutils
 # What needs no root: everything but tests/kernel and tests/deploy.
 WITHOUT_ROOT := $(wildcard tests/unit tests/contract tests/replay)
 

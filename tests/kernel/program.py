@@ -21,10 +21,13 @@ DEADLINE_S = 60.0
 class Program:
     """Started, set up, and waiting for `go`."""
 
-    def __init__(self, sandbox: Sandbox, argv: Sequence[object], **options: Any) -> None:
+    def __init__(
+        self, sandbox: Sandbox, argv: Sequence[object], *, tail: Sequence[object] = (), **options: Any
+    ) -> None:
         ready_file, self._go_file = sandbox.new_file("ready"), sandbox.new_file("go")
         words = [str(word) for word in argv]
         command = [*words, "--ready-file", str(ready_file), "--go-file", str(self._go_file)]
+        command += [str(word) for word in tail]
         options = {"stdout": subprocess.PIPE, "text": True} | options
         self.process = sandbox.popen(command, ready_file=ready_file, **options)
 
