@@ -100,7 +100,7 @@ def lines_of(
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_silent_server(played: dict[tuple[str, str], Future[list[Line]]], name: str) -> None:
-    """The program waits for a silent server, and the agent names the server and the question while it does."""
+    """The program waits for a silent server; the agent names server and question while it does."""
     real, lines = lines_of(played, name, "silent")
     stuck = of(lines, "lookup_stuck")
     ids = {line["lookup"]["id"] for line in stuck}
