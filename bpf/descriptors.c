@@ -1,23 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* A lookup that is refused a socket because the process, or the host, has no file descriptor left.
+/* A lookup that is refused a socket or a file because the process, or the host, has no descriptor left.
  *
- * The program runs at each socket() of the host, and nearly always ends at its first line.
+ * The programs run at each socket() and open() of the host, and nearly always end at their first line.
  */
 
 #define ENFILE 23
 #define EMFILE 24
 
-struct socket_result {
+struct descriptor_result {
   u64 common;
   long syscall;
   long result;
 };
 
-int socket_returns(struct socket_result *ctx) {
+INLINE int descriptor_comes(struct descriptor_result *ctx) {
   if (ctx->result != -EMFILE && ctx->result != -ENFILE) return 0;
   u64 key = bpf_get_current_pid_tgid();
   struct call *call = calls.lookup(&key);
   if (!call || !call->start_ns || call->is_paused) return 0;
-  call->socket_error = -ctx->result;
+  call->descriptor_error = -ctx->result;
   return 0;
 }
+
+int socket_returns(struct descriptor_result *ctx) { return descriptor_comes(ctx); }
+int openat_returns(struct descriptor_result *ctx) { return descriptor_comes(ctx); }
+int open_returns(struct descriptor_result *ctx) { return descriptor_comes(ctx); }

@@ -101,7 +101,7 @@ struct lookup {
   __u32 host_tid;
   __s32 code;       /* EAI_…, h_errno, or errno, by api */
   __u16 more_answered; /* of more_queries */
-  __u16 socket_error;  /* EMFILE, ENFILE: a socket() inside it failed for want of descriptors */
+  __u16 descriptor_error;  /* EMFILE, ENFILE: a socket or file was refused inside it for want of descriptors */
   __u16 family;     /* hints.ai_family, or the function's af */
   __u16 more_queries;  /* beyond the MAX_QUERIES that are kept */
   __u16 unexpected_replies; /* came to a socket of this lookup, but fit no question */
@@ -139,7 +139,7 @@ struct call {
   __u8 has_record; /* there is an entry in `lookups` under this thread's key */
   __u8 is_paused;  /* returned ERANGE: the caller will repeat it with a larger buffer */
   __u8 nested_calls;
-  __u8 socket_error; /* EMFILE, ENFILE: as in struct lookup */
+  __u8 descriptor_error; /* EMFILE, ENFILE: as in struct lookup */
   __u8 pad[3];
 };
 

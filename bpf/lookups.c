@@ -37,7 +37,7 @@ INLINE void end_call(struct call *call, u64 key, u64 now, u8 status, u64 returne
       record->code = code;
       record->flags |= flags;
       record->nested_calls = call->nested_calls;
-      record->socket_error = call->socket_error;
+      record->descriptor_error = call->descriptor_error;
       if (status == STATUS_OK) {
         read_addresses(record, call, returned);
         remember_given(record);
@@ -101,7 +101,7 @@ INLINE void start_call(struct pt_regs *ctx, struct call *call, u8 api, struct ar
   call->name_size = given_to->name_size;
   call->api = api;
   call->nested_calls = 0;
-  call->socket_error = 0;
+  call->descriptor_error = 0;
   count(LOOKUPS_STARTED, 1);
   call->start_ns = bpf_ktime_get_ns();
 }

@@ -58,7 +58,7 @@ INLINE void describe(struct lookup *record, struct call *call, u64 key) {
   record->host_tid = (u32)key;
   record->api = call->api;
   record->nested_calls = call->nested_calls;
-  record->socket_error = call->socket_error;
+  record->descriptor_error = call->descriptor_error;
   record->family = call->family;
   if (call->hints) {
     u32 family = 0;

@@ -119,11 +119,21 @@ def test_fork_lock_inherited(seen: Situation, expected: tuple[str | None, str | 
 
 
 @rows(
-    ("no socket, no question", situation(age=0.001, socket_error=EMFILE, **EAI_AGAIN), NO_FD, "confirmed"),
-    ("nor on the host", situation(age=0.001, socket_error=ENFILE, **EAI_AGAIN), NO_FD, "confirmed"),
-    ("some questions left", situation(both(), age=1.0, socket_error=EMFILE, **EAI_AGAIN), NO_FD, "likely"),
-    ("still in flight", situation(age=1.0, socket_error=EMFILE), NO_FD, "confirmed"),
-    ("it went well in the end", situation(age=0.001, status="ok", socket_error=EMFILE), None, None),
+    (
+        "no socket, no question",
+        situation(age=0.001, descriptor_error=EMFILE, **EAI_AGAIN),
+        NO_FD,
+        "confirmed",
+    ),
+    ("nor on the host", situation(age=0.001, descriptor_error=ENFILE, **EAI_AGAIN), NO_FD, "confirmed"),
+    (
+        "some questions left",
+        situation(both(), age=1.0, descriptor_error=EMFILE, **EAI_AGAIN),
+        NO_FD,
+        "likely",
+    ),
+    ("still in flight", situation(age=1.0, descriptor_error=EMFILE), NO_FD, "confirmed"),
+    ("it went well in the end", situation(age=0.001, status="ok", descriptor_error=EMFILE), None, None),
     ("no such error", situation(age=0.001, **EAI_AGAIN), "unknown", "possible"),
 )
 def test_fd_exhausted(seen: Situation, expected: tuple[str | None, str | None]) -> None:
@@ -133,7 +143,7 @@ def test_fd_exhausted(seen: Situation, expected: tuple[str | None, str | None]) 
 
 def test_the_limit_is_told() -> None:
     """Where the process was looked at the evidence has its limit and how much of it is used."""
-    cause = judge(situation(socket_error=EMFILE, process={"limits": {"nofile": 16}, "fds_total": 16}))
+    cause = judge(situation(descriptor_error=EMFILE, process={"limits": {"nofile": 16}, "fds_total": 16}))
     assert cause is not None
     assert cause.evidence[0].numbers == {"errno": EMFILE, "error": "EMFILE", "fds": 16, "limit": 16}
 

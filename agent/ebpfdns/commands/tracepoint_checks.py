@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     LayoutOf = Callable[[str], Layout | None]
 
 _STALLS = "stalls of event loops that wait with it are not reported"
+_DESCRIPTORS = "that a process has no file descriptor left is not seen"
 #: system call → what is not seen without its two tracepoints
 SYSCALLS = {
     "connect": "connects are not reported",
@@ -37,7 +38,8 @@ TRACEPOINTS = {
     "sock/inet_sock_set_state": "TCP states during a connect are not told",
     "sock/inet_sk_error_report": "ICMP errors (port or host unreachable) are not told",
     "tcp/tcp_retransmit_skb": "TCP retransmits are known from snapshots only",
-    "syscalls/sys_exit_socket": "that a process has no file descriptor left is not seen",
+    "syscalls/sys_exit_socket": _DESCRIPTORS,
+    "syscalls/sys_exit_openat": _DESCRIPTORS,
     "sched/sched_process_exit": "lookups of threads that have ended are noticed late",
     "sched/sched_process_exec": "a target that starts another program is not followed",
     "task/task_newtask": "new children are not followed (--children)",

@@ -223,7 +223,7 @@ LOOKUP = Layout(
         ("host_tid", "I"),
         ("code", "i"),
         ("more_answered", "H"),
-        ("socket_error", "H"),
+        ("descriptor_error", "H"),
         ("family", "H"),
         ("more_queries", "H"),
         ("unexpected_replies", "H"),
@@ -263,7 +263,7 @@ CALL = Layout(
         ("has_record", "B"),
         ("is_paused", "B"),
         ("nested_calls", "B"),
-        ("socket_error", "B"),
+        ("descriptor_error", "B"),
         ("pad", "3x"),
     ),
 )

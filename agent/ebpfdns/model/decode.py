@@ -97,7 +97,7 @@ def lookup(raw: bytes | memoryview) -> Lookup:
         addresses=_addresses(head),
         more_addresses=head.more_addresses,
         nested_calls=head.nested_calls,
-        socket_error=head.socket_error or None,
+        descriptor_error=head.descriptor_error or None,
         socket_closed=bool(flags & LookupFlag.SOCKET_CLOSED),
         may_be_missed=bool(flags & LookupFlag.MAY_BE_MISSED),
     )
@@ -117,7 +117,7 @@ def open_call(key: int, raw: bytes, name: bytes | None, thread_name: bytes | Non
         name=None if seen.name_size else name,  # a reverse lookup has none
         comm=thread_name or b"",
         nested_calls=seen.nested_calls,
-        socket_error=seen.socket_error or None,
+        descriptor_error=seen.descriptor_error or None,
     )
 
 

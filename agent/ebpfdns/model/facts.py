@@ -89,7 +89,7 @@ class Lookup:
     addresses: tuple[str, ...] = ()
     more_addresses: int = 0
     nested_calls: int = 0
-    socket_error: int | None = None  # a socket() inside it failed for want of descriptors (EMFILE, ENFILE)
+    descriptor_error: int | None = None  # EMFILE, ENFILE: a socket or file was refused inside it
     socket_closed: bool = False
     may_be_missed: bool = False  # a map was full: queries of it may be missing
     before_attach: bool = False

@@ -45,6 +45,7 @@ def _wait(call: str) -> tuple[Tracepoint, Tracepoint]:
 
 _CONNECTS = "connects are not reported"
 _ERRORS = "errors told by the network (port or host unreachable) are not seen"
+_DESCRIPTORS = "that a process has no file descriptor left is not seen"
 TRACEPOINTS = (
     Tracepoint(
         "thread_exits",
@@ -55,9 +56,9 @@ TRACEPOINTS = (
     Tracepoint("program_execs", "sched/sched_process_exec", "a target's new program is not followed"),
     Tracepoint("connect_returns", "syscalls/sys_exit_connect", _CONNECTS),
     Tracepoint("connect_begins", "syscalls/sys_enter_connect", _CONNECTS),
-    Tracepoint(
-        "socket_returns", "syscalls/sys_exit_socket", "that a process has no file descriptor left is not seen"
-    ),
+    Tracepoint("socket_returns", "syscalls/sys_exit_socket", _DESCRIPTORS),
+    Tracepoint("openat_returns", "syscalls/sys_exit_openat", _DESCRIPTORS),
+    Tracepoint("open_returns", "syscalls/sys_exit_open", _DESCRIPTORS),
     Tracepoint("tcp_state_changes", "sock/inet_sock_set_state", "TCP connects are not followed"),
     Tracepoint("tcp_retransmits", "tcp/tcp_retransmit_skb", "TCP retransmits are not counted"),
     # The raw one first: the kernel calls them in the order they came; the second needs what the first notes.
@@ -78,7 +79,7 @@ FOLLOW_INSIDE = tuple(
     for call in ("clone", "clone3", "fork", "vfork")
 )
 #: arm64 never had these system calls
-ONLY_AMD64 = frozenset({"epoll_wait", "poll", "select", "fork", "vfork"})
+ONLY_AMD64 = frozenset({"epoll_wait", "poll", "select", "fork", "vfork", "open"})
 
 CGROUP_HOOKS = (
     CgroupHook("socket_closes", CGROUP_SOCK, SOCK_RELEASE),

@@ -19,8 +19,8 @@ ENFILE, EMFILE = 23, 24
 
 
 def rule(case: LookupCase) -> Cause | None:
-    """The kernel refused it a socket for want of descriptors, and it did not come to a good end."""
-    error = case.lookup.socket_error
+    """It was refused a socket or a file for want of descriptors, and did not come to a good end."""
+    error = case.lookup.descriptor_error
     if error not in (EMFILE, ENFILE) or case.lookup.status == "ok":
         return None
     has_asked = bool(case.lookup.queries)
@@ -35,7 +35,7 @@ def rule(case: LookupCase) -> Cause | None:
     return Cause(
         "fd_exhausted",
         "likely" if has_asked else "confirmed",
-        f"{whose} has no file descriptor left: the lookup got no socket to ask with.",
+        f"{whose} has no file descriptor left: the lookup could not open what it needs.",
         (_limit_hit(case, error), *([] if has_asked else [asked_nobody(case)])),
         f"Try: {remedy}",
     )
@@ -45,7 +45,7 @@ def _limit_hit(case: LookupCase, error: int) -> Evidence:
     process = case.situation.process or {}
     limit = (process.get("limits") or {}).get("nofile")
     numbers: Numbers = {"errno": error, "error": errno_name(error)}
-    text = f"socket() said {errno_name(error)} inside the lookup"
+    text = f"a socket or file was refused with {errno_name(error)} inside the lookup"
     if process.get("fds_total") is not None:
         numbers["fds"] = process["fds_total"]
     if limit is not None:

@@ -1,0 +1,90 @@
+"""A program that looks names up in ways of its own: from two threads, after a fork, without descriptors.
+
+Owns: these ways, and one JSON line about the end. Must not know: faults, sandboxes, the agent.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from ebpfdns.lab.target import wait_for_go
+
+POLL_MS = 2
+PORT_53_IN_HEX = ":0035"
+CHILD_LINGERS_MS = 3000
+
+
+def main() -> None:
+    """Say that we are ready, wait for the go, look up in the chosen way, print that it is over."""
+    parser = argparse.ArgumentParser(description="Look names up in ways of its own.")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--way", choices=("two-threads", "fork", "no-descriptors"), required=True)
+    parser.add_argument("--ready-file", metavar="FILE", help="create it when ready")
+    parser.add_argument("--go-file", metavar="FILE", help="wait until it exists")
+    chosen = parser.parse_args()
+    if chosen.ready_file:
+        os.close(os.open(chosen.ready_file, os.O_CREAT | os.O_WRONLY, 0o644))
+    wait_for_go(chosen.go_file)
+    {"two-threads": two_threads, "fork": forked, "no-descriptors": no_descriptors}[chosen.way](chosen.name)
+    sys.stdout.write(json.dumps({"name": chosen.name, "way": chosen.way}) + "\n")
+
+
+def two_threads(name: str) -> None:
+    """Both call gethostbyname, which lets only one in."""
+    threads = [threading.Thread(target=_gethostbyname, args=(f"{who}.{name}",)) for who in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def forked(name: str) -> None:
+    """A child that is forked while a thread is in gethostbyname calls it too; it is killed in the end."""
+    thread = threading.Thread(target=_gethostbyname, args=(f"parent.{name}",))
+    thread.start()
+    while not _has_asked():
+        select.poll().poll(POLL_MS)
+    child = os.fork()
+    if child == 0:
+        _gethostbyname(f"child.{name}")
+        os._exit(0)
+    select.poll().poll(CHILD_LINGERS_MS)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    thread.join()
+
+
+def no_descriptors(name: str) -> None:
+    """The limit is what is in use already."""
+    in_use = max(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208 - as the others
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        socket.getaddrinfo(name, 0)
+    except OSError:
+        return
+
+
+def _gethostbyname(name: str) -> None:
+    """libc's own, which Python's function of that name does not call."""
+    ctypes.CDLL(None).gethostbyname(name.encode())
+
+
+def _has_asked() -> bool:
+    """Whether a UDP socket here is connected to port 53."""
+    lines = Path("/proc/self/net/udp").read_text().splitlines()[1:]
+    return any(line.split()[2].endswith(PORT_53_IN_HEX) for line in lines)
+
+
+if __name__ == "__main__":
+    main()
