@@ -20,7 +20,7 @@ from ebpfdns.commands.durations import Duration
 from ebpfdns.errors import EbpfdnsError, HostCannotTraceError, UsageError
 from ebpfdns.lab import story
 from ebpfdns.lab.faults import FAULTS, Fault
-from ebpfdns.lab.stage import NAME, AgentEndedError, Stage, plan_for
+from ebpfdns.lab.stage import AgentEndedError, Stage, plan_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,8 @@ def _play(fault: Fault, stuck_after: str, say: Say) -> int:
         say(f"A private network namespace is up; in it, /etc/resolv.conf says: {settings}.")
         say(f"A small program waits there as pid {pid}. The agent is started as anybody would:")
         say(f"  ebpfdns {' '.join(stage.agent_options)}")
-        say(f"Every probe is live after {stage.start_agent():.1f} s. Now the program looks up {NAME}.")
+        took_s = stage.start_agent()
+        say(f"Every probe is live after {took_s:.1f} s. Now the program looks up {fault.name_asked}.")
         stage.release()
         seen = _follow(stage, say)
         code = stage.agent.wait()
@@ -128,6 +129,9 @@ def _follow(stage: Stage, say: Say) -> story.Seen:
         click.echo(text)
         if line["event"] == "connect_stuck" and len(seen.of("connect_stuck")) == CONNECT_REPORTS:
             say("The kernel would go on trying for about two minutes; the demo ends the program here.")
+            stage.stop_program()
+        elif line["event"] == "lookup_stuck" and len(seen.of("lookup_stuck")) == stage.reports:
+            say("It would go on like this for a while; the demo ends the program here.")
             stage.stop_program()
     return seen
 

@@ -10,7 +10,7 @@ to the host's file system.
 """
 
 # pathlib would double the start time of this interpreter.
-# ruff: noqa: PTH101, PTH102, PTH112, PTH115, PTH116, PTH123, PTH208, PTH211
+# ruff: noqa: PTH101, PTH102, PTH112, PTH114, PTH115, PTH116, PTH123, PTH208, PTH211
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from ebpfdns.lab import kernel_calls
 HOST_ETC = "/etc/.host"
 #: A scratch folder in the same tmpfs, for ready files, go files and logs.
 SCRATCH = "/etc/.lab"
-NSCD_FOLDER = "/run/nscd"
+#: Where local daemons have their sockets: private, and empty.
+RUN_FOLDERS = ("/run", "/var/run")
 
 OWN_FILES = {
     "resolv.conf": "",
@@ -40,8 +41,9 @@ def main() -> None:
         kernel_calls.unshare(kernel_calls.CLONE_NEWNET | kernel_calls.CLONE_NEWNS)
         kernel_calls.mount("none", "/", flags=kernel_calls.MS_REC | kernel_calls.MS_PRIVATE)
         _make_private_etc()
-        if os.path.isdir(NSCD_FOLDER):  # a cache daemon of the host must not answer for us
-            kernel_calls.mount("tmpfs", NSCD_FOLDER, "tmpfs")
+        for folder in RUN_FOLDERS:  # no daemon of the host answers in here
+            if os.path.isdir(folder) and not os.path.islink(folder):
+                kernel_calls.mount("tmpfs", folder, "tmpfs", options="mode=0755")
     except OSError as error:
         sys.stdout.write(f"failed {error.errno} {error}\n")
         sys.exit(1)

@@ -91,13 +91,18 @@ class Sandbox:
     ) -> subprocess.Popen[Any]:
         """Start a command inside; the pid is the command's own. Wait for `ready_file`, when given."""
         parent_pid = os.getpid()
-        options.setdefault("env", {k: v for k, v in os.environ.items() if k not in RESOLVER_VARIABLES})
+        options.setdefault("env", plain_environment())
         entered = bare_python("enter", str(self.holder_pid), str(parent_pid), *map(str, argv))
         process: subprocess.Popen[Any] = subprocess.Popen(entered, **options)
         self._cleanup.callback(end, process)
         if ready_file is not None:
             wait_for_file(ready_file, process)
         return process
+
+
+def plain_environment() -> dict[str, str]:
+    """The caller's, without what would change how names are looked up."""
+    return {name: value for name, value in os.environ.items() if name not in RESOLVER_VARIABLES}
 
 
 def end(process: subprocess.Popen[Any]) -> None:

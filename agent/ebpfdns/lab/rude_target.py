@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 from ebpfdns.lab.target import wait_for_go
@@ -36,8 +37,11 @@ def main() -> None:
     if chosen.ready_file:
         os.close(os.open(chosen.ready_file, os.O_CREAT | os.O_WRONLY, 0o644))
     wait_for_go(chosen.go_file)
+    started_ns = time.monotonic_ns()
     {"two-threads": two_threads, "fork": forked, "no-descriptors": no_descriptors}[chosen.way](chosen.name)
-    sys.stdout.write(json.dumps({"name": chosen.name, "way": chosen.way}) + "\n")
+    took_ms = round((time.monotonic_ns() - started_ns) / 1e6, 3)
+    result = {"name": chosen.name, "ok": False, "addresses": [], "error": "no address", "lookup_ms": took_ms}
+    sys.stdout.write(json.dumps(result) + "\n")
 
 
 def two_threads(name: str) -> None:
@@ -70,13 +74,13 @@ def no_descriptors(name: str) -> None:
     in_use = max(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208 - as the others
     resource.setrlimit(resource.RLIMIT_NOFILE, (in_use, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     try:
-        socket.getaddrinfo(name, 0)
+        socket.getaddrinfo(name.encode(), 0)  # a text would have Python open a file first
     except OSError:
         return
 
 
 def _gethostbyname(name: str) -> None:
-    """libc's own, which Python's function of that name does not call."""
+    """That of libc itself, which Python's function of that name does not call."""
     ctypes.CDLL(None).gethostbyname(name.encode())
 
 

@@ -20,14 +20,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from ebpfdns.errors import EbpfdnsError
-from ebpfdns.lab.namespace import PACKAGE_PARENT, Sandbox, bare_python, end, wait_for_file
+from ebpfdns.lab.namespace import (
+    PACKAGE_PARENT,
+    Sandbox,
+    bare_python,
+    end,
+    plain_environment,
+    wait_for_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ebpfdns.lab.faults import Fault
 
-NAME = "www.lab.test"
 #: `-P`: a folder named ebpfdns in the working directory must not be what root runs.
 AGENT = (sys.executable, "-P", "-m", "ebpfdns")
 OWN_SETTINGS = "EBPFDNS_ATTACH_"  # of the caller's environment: a demo must not write to their `--output`
@@ -43,6 +49,9 @@ class Plan:
     resolver_options: str = "timeout:3 attempts:1"  # a lookup of a silent server ends after 3 s, not after 10
     gets_stuck: bool = True
     shows_all: bool = False  # the agent must be asked for fast, successful lookups
+    follows: bool = False  # … and to follow children
+    stuck_after: str | None = None  # nothing here takes as long as the caller's
+    reports: int | None = None  # it would take too long: the program is ended after so many
 
 
 #: Faults that need a plan of their own. None of them takes longer than 9 s.
@@ -58,6 +67,11 @@ PLANS = {
     "connect_after_dns": Plan(shows_all=True),
     "ipv6_first_blackholed": Plan(shows_all=True),
     "tls_stall": Plan(shows_all=True),
+    "fd_exhausted": Plan(gets_stuck=False),
+    "gethostbyname_serialized": Plan(reports=4),
+    "fork_lock_inherited": Plan("timeout:2 attempts:1", follows=True),
+    "hosts_file_huge": Plan(stuck_after="50ms"),
+    "nscd_stall": Plan(reports=2),
 }
 
 
@@ -105,9 +119,13 @@ class Stage:
         connect = ["--connect", str(self._fault.connect_port)] if self._fault.connect_port else []
         connect += ["--tls"] if self._fault.uses_tls else []
         files = ("--ready-file", str(ready_file), "--go-file", str(self._go_file))
-        argv = bare_python("target", "--name", NAME, *connect, *files)
+        module, *words = self._fault.program
+        argv = bare_python(module, *words, "--name", self._fault.name_asked, *connect, *files)
+        environment = plain_environment() | dict(self._fault.environment)
         pipe = subprocess.PIPE
-        return sandbox.popen(argv, ready_file=ready_file, stdout=pipe, text=True, start_new_session=True)
+        return sandbox.popen(
+            argv, ready_file=ready_file, stdout=pipe, text=True, start_new_session=True, env=environment
+        )
 
     @property
     def resolv_conf(self) -> str:
@@ -117,8 +135,9 @@ class Stage:
     @property
     def agent_options(self) -> list[str]:
         """What a user would type behind `ebpfdns`."""
-        options = ["attach", "--pid", str(self.program.pid), "--stuck-after", self._stuck_after]
-        return [*options, "--all"] if self._plan.shows_all else options
+        options = ["attach", "--pid", str(self.program.pid), "--stuck-after", self._plan.stuck_after or self._stuck_after]
+        options += ["--all"] if self._plan.shows_all else []
+        return [*options, "--children"] if self._plan.follows else options
 
     def start_agent(self) -> float:
         """Attach the agent; seconds until every probe was live."""
@@ -139,6 +158,11 @@ class Stage:
     def release(self) -> None:
         """Let the program look its name up."""
         self._go_file.touch()
+
+    @property
+    def reports(self) -> int | None:
+        """After how many reports of a stuck lookup the program is to be ended."""
+        return self._plan.reports
 
     def stop_program(self) -> None:
         """End the program while it waits."""

@@ -66,7 +66,7 @@ def ending(seen: Seen, expected_cause: str | None) -> str:
     duration_ms = _at(closing, what, "duration_ms")
     if duration_ms is not None:
         sentence += f", not only when it ended at {_duration(duration_ms)}"
-    said = _last_cause(seen)
+    said = _last_cause(seen, expected_cause)
     return f"{sentence}; {_comparison(said, expected_cause)}"
 
 
@@ -193,8 +193,11 @@ def _comparison(said: str | None, expected: str | None) -> str:
     return f"its cause was {expected}; the agent said {said or 'nothing about a cause'}."
 
 
-def _last_cause(seen: Seen) -> str | None:
-    """The id of the last cause that any line named."""
+def _last_cause(seen: Seen, expected: str | None) -> str | None:
+    """The id of the cause that was named in the end: of several lookups, of the one the fault is about."""
+    in_the_end = [_at(line, "cause", "id") for line in (*seen.of("lookup"), *seen.of("connect"))]
+    if expected in in_the_end:
+        return expected
     named = [line["cause"]["id"] for line in seen.lines if _at(line, "cause", "id")]
     return str(named[-1]) if named else None
 

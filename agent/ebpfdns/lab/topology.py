@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ebpfdns.netlink import Network
 
+#: What the programs of the lab look up.
+NAME = "www.lab.test"
 #: Addresses (RFC 5737, RFC 3849: for documentation) on `lo`: whatever listens there answers.
 SERVER_1 = "192.0.2.53"
 SERVER_2 = "192.0.2.54"

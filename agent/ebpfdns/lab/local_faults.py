@@ -1,0 +1,119 @@
+"""Faults inside the program, and of the local daemons and files that a lookup passes before DNS.
+
+Owns: these entries of the table, and the files they need. Must not know: how a fault is set up.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ebpfdns.errors import HostCannotTraceError
+from ebpfdns.lab import topology
+from ebpfdns.lab.fault import Fault, RuleFields, ServerPlan, StuckDaemon
+from ebpfdns.lab.holder import SCRATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ebpfdns.lab.namespace import Sandbox
+
+HOSTS_LINES = 3_000_000
+STUB = "127.0.0.53"
+NSCD = "/run/nscd/socket"
+RESOLVE = "/run/systemd/resolve/io.systemd.Resolve"
+AVAHI = "/run/avahi-daemon/socket"
+AVAHI_GIVES_UP = ("--answer", "-15 Timeout reached\n", "--delay-ms", "5000")
+MODULES = f"{SCRATCH}/modules"
+MODULE_SOURCE = Path(__file__).with_name("nss_module.c")
+
+_SILENT = (ServerPlan((topology.SERVER_1,), ({"drop": True},)),)
+_GOOD: tuple[RuleFields, ...] = ({"answer": [topology.WEB, topology.WEB_V6]},)
+_WORKS = (ServerPlan((topology.SERVER_1,), _GOOD),)
+
+
+def nsswitch(hosts: str) -> str:
+    """The text of an nsswitch.conf with this line for hosts."""
+    return f"passwd: files\ngroup: files\nhosts: {hosts}\nnetworks: files\n"
+
+
+def write_huge_hosts(sandbox: Sandbox) -> None:
+    """A blocklist as people have them."""
+    lines = (f"0.0.0.0 tracker-{number}.lab.test\n" for number in range(HOSTS_LINES))
+    (sandbox.root / "etc/hosts").write_text("127.0.0.1 localhost\n" + "".join(lines), encoding="ascii")
+
+
+def build_slow_module(sandbox: Sandbox) -> None:
+    """A name source `slow` before dns: its module sleeps for 4 s, then knows nothing."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise HostCannotTraceError(
+            "a name source is compiled here, and there is no C compiler", remedy="apt-get install gcc"
+        )
+    folder = sandbox.root / MODULES.lstrip("/")
+    folder.mkdir(exist_ok=True)
+    library = folder / "libnss_slow.so.2"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, MODULE_SOURCE], check=True)
+    (sandbox.root / "etc/nsswitch.conf").write_text(nsswitch("files slow dns"), encoding="ascii")
+
+
+def _hosts_line(hosts: str) -> Callable[[Sandbox], None]:
+    def write(sandbox: Sandbox) -> None:
+        (sandbox.root / "etc/nsswitch.conf").write_text(nsswitch(hosts), encoding="ascii")
+
+    return write
+
+
+LOCAL_FAULTS = (
+    Fault(
+        name="gethostbyname_serialized",
+        sentence="Two threads call gethostbyname at a silent server; libc lets only one in.",
+        servers=_SILENT,
+        expected_cause="gethostbyname_serialized",
+        program=("rude_target", "--way", "two-threads"),
+    ),
+    Fault(
+        name="fork_lock_inherited",
+        sentence="A program forks while a thread is in gethostbyname; its child waits for ever.",
+        servers=_SILENT,
+        expected_cause="fork_lock_inherited",
+        program=("rude_target", "--way", "fork"),
+    ),
+    Fault(
+        name="fd_exhausted",
+        sentence="The program has used up its file descriptors; the lookup can open nothing.",
+        servers=_WORKS,
+        expected_cause="fd_exhausted",
+        program=("rude_target", "--way", "no-descriptors"),
+    ),
+    Fault(
+        name="nscd_stall",
+        sentence="The name service cache daemon has a socket, and never takes a connection.",
+        servers=(*_WORKS, StuckDaemon(("--unix", NSCD))),
+        expected_cause="nscd_stall",
+    ),
+    Fault(
+        name="nsswitch_order_stall",
+        sentence="A name source that comes before dns sleeps for 4 s.",
+        servers=_WORKS,
+        expected_cause="nsswitch_order_stall",
+        environment=(("LD_LIBRARY_PATH", MODULES),),
+        prepare=build_slow_module,
+    ),
+    Fault(
+        name="resolved_stub_silent",
+        sentence="127.0.0.53 has a socket that nobody reads.",
+        nameservers=(STUB,),
+        servers=(StuckDaemon(("--udp", STUB)),),
+        expected_cause="resolved_stub_silent",
+    ),
+    Fault(
+        name="hosts_file_huge",
+        sentence=f"/etc/hosts has {HOSTS_LINES} lines, and each lookup reads them all.",
+        servers=_WORKS,
+        expected_cause="hosts_file_huge",
+        prepare=write_huge_hosts,
+    ),
+)
