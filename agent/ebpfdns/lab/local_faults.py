@@ -72,6 +72,7 @@ LOCAL_FAULTS = (
         sentence="Two threads call gethostbyname at a silent server; libc lets only one in.",
         servers=_SILENT,
         expected_cause="gethostbyname_serialized",
+        on_the_way=("ns_silent",),  # of the lookup that holds the lock
         program=("rude_target", "--way", "two-threads"),
     ),
     Fault(
@@ -79,6 +80,7 @@ LOCAL_FAULTS = (
         sentence="A program forks while a thread is in gethostbyname; its child waits for ever.",
         servers=_SILENT,
         expected_cause="fork_lock_inherited",
+        on_the_way=("ns_silent",),  # of the lookup that holds the lock
         program=("rude_target", "--way", "fork"),
     ),
     Fault(

@@ -135,7 +135,13 @@ class Stage:
     @property
     def agent_options(self) -> list[str]:
         """What a user would type behind `ebpfdns`."""
-        options = ["attach", "--pid", str(self.program.pid), "--stuck-after", self._plan.stuck_after or self._stuck_after]
+        options = [
+            "attach",
+            "--pid",
+            str(self.program.pid),
+            "--stuck-after",
+            self._plan.stuck_after or self._stuck_after,
+        ]
         options += ["--all"] if self._plan.shows_all else []
         return [*options, "--children"] if self._plan.follows else options
 

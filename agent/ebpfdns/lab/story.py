@@ -181,7 +181,7 @@ def _quick_ending(seen: Seen, expected_cause: str | None) -> str:
         return "In short: the agent reported no lookup."
     took, status = _duration(_at(ended[0], "lookup", "duration_ms")), _at(ended[0], "lookup", "status")
     sentence = f"In short: nothing got stuck, the lookup ended ({status}) after {took}"
-    return f"{sentence}; {_comparison(_last_cause(seen), expected_cause)}"
+    return f"{sentence}; {_comparison(_last_cause(seen, expected_cause), expected_cause)}"
 
 
 def _comparison(said: str | None, expected: str | None) -> str:

@@ -1,0 +1,104 @@
+"""Causes inside the program: locks, descriptors; each said when it is so, and not when nearly so."""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from agent import Agent, of
+from play import SHORT, SOON
+from program import Program, of_this_machine
+
+from ebpfdns.lab.faults import FAULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ebpfdns.lab.namespace import Sandbox
+
+    Line = dict[str, Any]
+
+pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root")]
+
+NAME = "www.lab.test"
+
+
+def verdicts(lines: list[Line], event: str = "lookup_stuck") -> list[tuple[str, str]]:
+    return [(line["cause"]["id"], line["cause"]["confidence"]) for line in of(lines, event)]
+
+
+def facts(line: Line) -> list[str]:
+    return [fact["fact"] for fact in line["cause"]["evidence"]]
+
+
+@pytest.fixture
+def silent(sandbox: Sandbox) -> Iterator[Sandbox]:
+    """Servers that never answer; a lookup takes a second."""
+    with FAULTS["silent"].setup(sandbox, options=SHORT):
+        yield sandbox
+
+
+def watched(program: Program, *words: object) -> list[Line]:
+    """The agent's lines from the go to the program's end."""
+    with Agent("attach", "--pid", program.pid, "--stuck-after", SOON, *words) as agent:
+        program.go()
+        lines = agent.finish()
+    program.result()
+    return lines
+
+
+def test_gethostbyname_is_serialized(silent: Sandbox, programs: dict[str, Path]) -> None:
+    """Of three threads in gethostbyname one asks; the others are told to wait for it, by its id and cause."""
+    words = ["--api", "gethostbyname", "--name", NAME, "--threads", 3, "--unique"]
+    lines = watched(Program(silent, [of_this_machine(programs, "lookup-glibc"), *words]))
+    first = of(lines, "lookup_stuck")[:3]
+    (asking,) = (line for line in first if line["lookup"]["queries"])
+    waiting = [line for line in first if line is not asking]
+    assert asking["cause"]["id"] == "ns_silent"
+    for line in waiting:
+        assert (line["cause"]["id"], line["cause"]["confidence"]) == ("gethostbyname_serialized", "confirmed")
+        assert facts(line) == ["futex_wait_no_timeout", "leader_lookup"]
+        leader = line["cause"]["evidence"][1]
+        assert (leader["lookup"], leader["thread"]) == (asking["lookup"]["id"], asking["thread"]["id"])
+        assert (leader["cause"], leader["name"]) == ("ns_silent", asking["lookup"]["name"])
+        assert line["lookup"]["waiting_on"]["syscall"] == "futex"
+
+
+@pytest.mark.parametrize(
+    ("libc", "api"), [("glibc", "getaddrinfo"), ("glibc", "gethostbyname_r"), ("musl", "gethostbyname")]
+)
+def test_not_serialized(silent: Sandbox, programs: dict[str, Path], libc: str, api: str) -> None:
+    """Functions without a lock ask side by side, and no lookup is said to wait for another."""
+    words = ["--api", api, "--name", NAME, "--threads", 2, "--unique"]
+    lines = watched(Program(silent, [of_this_machine(programs, f"lookup-{libc}"), *words]))
+    stuck = of(lines, "lookup_stuck")
+    assert len({line["lookup"]["id"] for line in stuck}) == 2
+    assert {cause for cause, _ in verdicts(lines)} == {"ns_silent"}
+
+
+@pytest.mark.parametrize("api", ["getaddrinfo", "gethostbyname"])
+@pytest.mark.parametrize("libc", ["glibc", "musl"])
+def test_no_descriptor_left(sandbox: Sandbox, programs: dict[str, Path], libc: str, api: str) -> None:
+    """A lookup that may open nothing says so, whatever error libc made of it, each time."""
+    with FAULTS["healthy"].setup(sandbox, options=SHORT):
+        words = ["--api", api, "--name", NAME, "--count", 2]
+        program = Program(sandbox, [of_this_machine(programs, f"lookup-{libc}"), *words])
+        resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (3, 1024))
+        lines = watched(program)
+    assert verdicts(lines, "lookup") == [("fd_exhausted", "confirmed")] * 2
+    for line in of(lines, "lookup"):
+        assert facts(line) == ["fd_limit_hit", "query_sent"]
+        assert line["cause"]["evidence"][0]["error"] == "EMFILE"
+        assert f"prlimit --nofile=65536 --pid {program.pid}" in line["cause"]["remedy"]
+
+
+def test_just_enough_descriptors(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """A low limit that is not reached is no cause: the silent server is."""
+    with FAULTS["silent"].setup(sandbox, options=SHORT):
+        program = Program(sandbox, [of_this_machine(programs, "lookup-glibc"), "--name", NAME])
+        resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (5, 1024))
+        lines = watched(program)
+    assert verdicts(lines, "lookup") == [("ns_silent", "confirmed")]
