@@ -59,6 +59,7 @@ enum status {
 #define LOOKUP_CODE_IS_KNOWN 16 /* `code` holds the function's own error code */
 #define LOOKUP_SOCKET_CLOSED 32 /* wire: its socket was closed with a question unanswered */
 #define LOOKUP_MAY_BE_MISSED 64 /* a map was full: queries of this lookup may be missing */
+#define LOOKUP_ANSWER_UNREAD 128 /* wire: all answers came while its thread was away from its event loop */
 
 /* struct query.flags */
 #define QUERY_ANSWERED 1
@@ -85,7 +86,8 @@ struct query {
   __u8 flags;
   __u8 name_bytes;
   __u8 name[QUERY_NAME_BYTES]; /* DNS wire format */
-  __u8 pad[10];
+  __u16 local_port; /* of its socket; 0: not known */
+  __u8 pad[8];
 };
 
 /* A lookup that has been noticed: it asked or connected (open, in the map `lookups`), or it ended (in the ring). */
@@ -180,17 +182,33 @@ struct connect {
   __u8 pad[4];
 };
 
-/* What a thread waits in (start_ns > 0), and when it last came back. One per thread of a target, reused. */
+/* struct wait.fd of a wait that is not in an epoll instance */
+#define WAIT_ON_SEVERAL (-1) /* poll and select of two descriptors or more: perhaps an event loop */
+#define WAIT_ON_ONE (-2)     /* of one, or none: no loop */
+
+/* What a thread waits in (start_ns > 0), and when it last came back to its event loop. One per thread, reused.
+ * Its loop is the latest epoll instance it came back from; without one, what it polls or selects.
+ */
 struct wait {
   __u64 start_ns;
-  __u64 last_return_ns;
+  __u64 last_return_ns; /* from its loop */
   __u32 pid;
   __u32 tid;
-  __s32 fd;      /* of epoll; poll and select: -1 */
-  __s32 last_fd; /* of the latest epoll wait that returned */
+  __s32 fd;      /* of epoll, or WAIT_ON_… */
+  __s32 last_fd; /* of its loop's epoll instance; -1: it has none */
   __u8 wait_kind;
-  __u8 last_kind;
-  __u8 pad[6];
+  __u8 last_kind;  /* of the latest wait in its loop */
+  __u8 has_unread; /* `unread` has an entry for this thread */
+  __u8 pad_1;
+  __u16 returns;   /* how often it came back from its loop, as far as 65,535 */
+  __u16 set_size;  /* of poll: entries; of select: the highest descriptor + 1; 65,535 may be more */
+  __u64 set;       /* poll: where the entries are; select: the first 64 descriptors wanted for reading, as bits */
+};
+
+/* Wire lookups whose answers have arrived while their thread was away from its event loop. */
+#define MAX_UNREAD 8
+struct unread {
+  __u64 keys[MAX_UNREAD];
 };
 
 enum wait_kind {

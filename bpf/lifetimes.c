@@ -9,6 +9,7 @@ INLINE void thread_is_gone(u64 host) {
   }
   abandon_connect_of(host);
   waits.delete(&host);
+  unread.delete(&host);
 }
 
 int thread_exits(void *ctx) {

@@ -30,6 +30,9 @@ INLINE void end_call(struct call *call, u64 key, u64 now, u8 status, u64 returne
   if (status != STATUS_ABANDONED) observe(LATENCY_LOOKUP, took_ns);
   bool tell = is_worth_telling(status, took_ns);
   if (call->has_record) {
+    /* A resolver's own polls are no event loop. */
+    struct wait *wait = waits.lookup(&key);
+    if (wait && wait->last_fd < 0) wait->returns = 0;
     struct lookup *record = lookups.lookup(&key);
     if (record) {
       record->end_ns = now;

@@ -59,6 +59,7 @@ BPF_TABLE("lru_hash", struct given_key, struct given, given, 1024);
 BPF_TABLE("lru_hash", u64, struct connect, handshakes, 256);
 
 BPF_HASH(waits, u64, struct wait, MAX_WAITS);
+BPF_HASH(unread, u64, struct unread, 256);
 
 #define INLINE static __attribute__((always_inline)) inline
 /* Unrolled, the loops of these programs would take seconds to compile; the kernel has known loops since 5.3. */

@@ -16,6 +16,7 @@ struct packet {
   u32 payload; /* offset of what follows the UDP or TCP header */
   u32 seq;
   u16 port;
+  u16 local_port;
   u8 family;
   u8 transport;
   u8 peer[16]; /* destination when it leaves, source when it comes in */
@@ -79,6 +80,7 @@ INLINE bool read_headers(struct __sk_buff *skb, struct packet *packet, bool is_l
   if (protocol != IPPROTO_UDP && protocol != IPPROTO_TCP) return false;
   packet->transport = protocol;
   packet->port = port;
+  packet->local_port = is_leaving ? source_port : port;
   packet->payload = transport_at + UDP_HEADER_BYTES;
   if (head[0] >> 4 == 4) {
     if ((head[6] & 0x1F) | head[7]) return false;

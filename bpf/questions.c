@@ -2,7 +2,8 @@
 /* Questions and answers find their lookup.
  *
  * A question belongs to the library call that its thread is in; without one it is a lookup of its own ("wire"), which
- * ends when all its questions are answered or its socket is closed. Replies are seen when they arrive, not when read.
+ * ends when all its questions are answered or its socket is closed. Replies are seen when they arrive, not when read:
+ * but where the thread is away from its event loop then, the lookup goes on until it is back.
  */
 
 #define WIRE_KEY(socket, name_hash) ((((socket) ^ (name_hash)) * 0x9E3779B97F4A7C15ULL) | 1ULL << 63)
@@ -23,6 +24,7 @@ INLINE void fill_query(struct query *query, struct packet *packet, struct questi
   query->transport = packet->transport;
   query->attempts = 1;
   query->flags = question->is_cut ? QUERY_NAME_CUT : 0;
+  query->local_port = packet->local_port;
   query->name_bytes = question->is_cut ? QUERY_NAME_BYTES : question->name_bytes;
   __builtin_memcpy(query->server, packet->peer, 16);
   __builtin_memcpy(query->name, question->name, QUERY_NAME_BYTES);
@@ -124,6 +126,42 @@ INLINE void end_wire_lookup(struct lookup *record, u64 key, u32 flags) {
   tell_and_forget(record, key, is_worth_telling(status, took_ns));
 }
 
+/* Whether no answer is missing. */
+INLINE bool is_complete(struct lookup *record) {
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    if (i >= record->query_count) break;
+    if (!(record->queries[i].flags & (QUERY_ANSWERED | QUERY_SETTLED | QUERY_NO_MESSAGE))) return false;
+  }
+  return record->more_queries == record->more_answered;
+}
+
+/* Whether the thread that is to read the answers is away from its event loop. Then the lookup stays open, and is
+ * remembered for the moment when the thread is back; it may come back just now. */
+INLINE bool is_left_unread(struct dns_socket *socket, struct lookup *record, u64 key) {
+  u64 thread = socket->call_key;
+  struct wait *wait = waits.lookup(&thread);
+  if (!wait || wait->start_ns || wait->returns < 2) return false;
+  struct unread *left = unread.lookup(&thread);
+  if (!left) {
+    struct unread fresh = {.keys = {key}};
+    if (unread.update(&thread, &fresh) != 0) return false;
+  } else {
+    bool has_room = false;
+    LOOP (int i = 0; i < MAX_UNREAD; i++) {
+      if (left->keys[i]) continue;
+      left->keys[i] = key;
+      has_room = true;
+      break;
+    }
+    if (!has_room) return false;
+  }
+  record->flags |= LOOKUP_ANSWER_UNREAD;
+  wait->has_unread = 1;
+  if (!wait->start_ns || unread.delete(&thread) != 0) return true;
+  record->flags &= ~LOOKUP_ANSWER_UNREAD;
+  return false;
+}
+
 /* Whether the same question, with another id, is in this lookup already: then this is the next lookup of that name. */
 INLINE bool has_asked_this(struct lookup *record, struct question *question) {
   LOOP (int i = 0; i < MAX_QUERIES; i++) {
@@ -221,5 +259,7 @@ INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, u1
     }
   }
   bool are_more_waiting = record->more_queries != record->more_answered;
-  if (record->api == API_WIRE && record->is_complete && !are_more_waiting) end_wire_lookup(record, key, 0);
+  if (record->api != API_WIRE || !record->is_complete || are_more_waiting) return;
+  if (record->flags & LOOKUP_ANSWER_UNREAD || is_left_unread(socket, record, key)) return;
+  end_wire_lookup(record, key, 0);
 }

@@ -98,7 +98,8 @@ int socket_closes(struct bpf_sock *ctx) {
     u64 lookup_key = socket->open_keys[i];
     if (!lookup_key) continue;
     struct lookup *record = lookups.lookup(&lookup_key);
-    if (record) end_wire_lookup(record, lookup_key, LOOKUP_SOCKET_CLOSED);
+    if (!record) continue;
+    end_wire_lookup(record, lookup_key, record->flags & LOOKUP_ANSWER_UNREAD ? 0 : LOOKUP_SOCKET_CLOSED);
   }
   u64 now = bpf_ktime_get_ns();
   if (socket->more_open && closed_sockets.update(&key, &now) != 0) count(LOST_SOCKET_KEYS_FULL, socket->more_open);

@@ -12,14 +12,15 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ebpfdns.correlate.absences import Absences
 from ebpfdns.correlate.last_words import LastWords, Told
 from ebpfdns.correlate.losses import REMEDIES, LossBook
 from ebpfdns.correlate.redaction import Thing, redacted
 from ebpfdns.correlate.tracker import Name, Tracked, Tracker
 from ebpfdns.diagnose import conclusion
 from ebpfdns.model import decode
-from ebpfdns.model.facts import Connect, Lookup, Other, ProcessEvent, Sibling, Situation
-from ebpfdns.publish import events, sentences, totals
+from ebpfdns.model.facts import Connect, Lookup, Other, ProcessEvent, Sibling, Situation, Wait
+from ebpfdns.publish import event_loops, events, sentences, totals
 from ebpfdns.publish.lines import rfc3339
 from ebpfdns.publish.surroundings import Surroundings
 
@@ -49,6 +50,7 @@ class Pipeline:
         self._loss_told_wall_ns: dict[str, int] = {}
         self._around = Surroundings()
         self._last = LastWords()
+        self._absences = Absences(STUCK_AFTER_NS)
         self.execed: list[int] = []  # pids whose program changed: the owner of the loop takes them
         self.forked: list[int] = []
 
@@ -61,6 +63,10 @@ class Pipeline:
     def next_due_ns(self, kind: str, key: int, start_ns: int) -> int:
         """When an open thing wants its next line."""
         return self._tracker.next_due_ns((kind, key, start_ns))  # type: ignore[arg-type]
+
+    def is_stall_due(self, key: int, return_ns: int, now_ns: int) -> bool:
+        """Whether a thread that is away from its event loop wants a line now, if something there is ready."""
+        return self._absences.is_due(key, return_ns, now_ns)
 
     def told_open(self) -> list[Name]:
         """Things told of as open whose end has not been told."""
@@ -76,6 +82,7 @@ class Pipeline:
     def _on_started(self, item: items.Started) -> list[Event]:
         self._started = item
         self._tracker = Tracker(item.stuck_after_ns)
+        self._absences = Absences(item.stuck_after_ns)
         self._around.host = item.host
         return []
 
@@ -86,6 +93,7 @@ class Pipeline:
 
     def _on_gone(self, item: items.Gone) -> list[Event]:
         target = self._around.remove(item.pid)
+        self._absences.forget(item.pid)
         if target is None:
             return []
         message = sentences.gone(target.process["executable"]["name"], item.pid, item.status)
@@ -116,6 +124,36 @@ class Pipeline:
         for name in [] if item.vanished is None else self._tracker.vanish(item.vanished):
             lines += self._end_is_lost(item, name)
         return lines
+
+    def _on_stalls(self, item: items.Stalls) -> list[Event]:
+        lines: list[Event] = []
+        for stall in item.stalls:
+            for wait in self._facts(item, decode.wait, [stall.wait], lines):
+                if wait is not None:
+                    lines += self._stalls(item, stall, wait, lines)
+        return lines
+
+    def _stalls(self, item: items.Stalls, stall: items.Stall, wait: Wait, losses: list[Event]) -> list[Event]:
+        """A line about an event loop that is not served."""
+        unread = [self._redacted(one) for one in self._facts(item, decode.lookup, stall.lookups, losses)]
+        stall = replace(stall, ready=event_loops.certain(stall, unread))
+        if not stall.ready or wait.loop_return_ns is None:
+            return []
+        update = self._absences.tell(stall.key, wait.pid, wait.loop_return_ns, item.now_ns)
+        if update is None:
+            return []
+        found = event_loops.stall_event(
+            stall, wait, unread, now_ns=item.now_ns, wall_ns=item.wall_ns, update=update
+        )
+        held_up = event_loops.held_up(stall, unread)
+        if held_up is not None:
+            identity = self._tracker.identity(_name(held_up), held_up.pid)
+            found["lookup"] = {"id": identity, "name": events.name_text(held_up)}
+        message = event_loops.message(found, stall.thread_name)
+        line = self._around.line_of_thread(
+            "event_loop_stall", item, (wait.pid, wait.tid, stall.thread_name or b""), message
+        )
+        return [line | {"event_loop": found}]
 
     def _on_lost(self, item: items.Lost) -> list[Event]:
         return self._loss_lines(item, self._losses.update(item.now_ns, item.totals))
@@ -163,12 +201,12 @@ class Pipeline:
             return []
         lines: list[Event] = []
         thread = item.threads.get(str(thing.tid))
-        cause = conclusion.while_open(self._situation(item, thing, item))
+        waits = [raw for tid, raw in item.waits.items() if tid == str(thing.tid)]
+        wait = next(self._facts(item, decode.wait, waits, lines), None)
+        cause = conclusion.while_open(self._situation(item, thing, item, wait))
         self._last.keep(name, Told(tracked.id, thing, cause))
         about: dict[str, Any] = {"now_ns": item.now_ns, "update": tracked.updates}
         if isinstance(thing, Lookup):
-            waits = [raw for tid, raw in item.waits.items() if tid == str(thing.tid)]
-            wait = next(self._facts(item, decode.wait, waits, lines), None)
             about |= {"wait": wait, "waiting_on": events.waiting_on(thread, wait, item.now_ns)}
         message = sentences.in_flight(thing, item.now_ns, cause)
         return [*lines, self._line(item, "_stuck", thing, tracked, message, cause, about)]
@@ -233,6 +271,7 @@ class Pipeline:
         item: items.Item,
         thing: Lookup | Connect,
         scan: items.Scan | None = None,
+        wait: Wait | None = None,
     ) -> Situation:
         """What surrounds it; `scan`: the look that was taken at it while it is open."""
         pid = str(thing.pid)
@@ -247,6 +286,8 @@ class Pipeline:
             process=scan.processes.get(pid) if scan else None,
             others=self._others(thing),
             siblings=_siblings(scan, thing) if scan else (),
+            wait=wait,
+            queues=scan.queues.get(pid, {}) if scan else {},
             resolver="unknown" if is_wire else self._around.resolver(thing.pid),
             wire=bool(coverage.get("wire", True)),
             lost=self._losses.hiding_since(thing.start_ns),

@@ -148,6 +148,26 @@ def wait(kind: str = "POLL", start: float = 0, **fields: Any) -> bytes:
     return packed("wait", **(about | {"wait_kind": number(f"WAIT_{kind}")} | fields))
 
 
+def stall(away_since: float = 0, **fields: Any) -> items.Stall:
+    """A thread that has come back from epoll for the last time at that second; fd 9 waits for it."""
+    away = {"last_return_ns": at(away_since), "last_fd": 4, "returns": 2}
+    values: dict[str, Any] = {
+        "key": PID << 32 | TID,
+        "wait": packed("wait", pid=PID, tid=TID, fd=4, **away),
+        "thread_name": b"worker",
+        "ready": [{"fd": 9, "kind": "eventfd", "is_edge_triggered": False, "ready_ns": 5}],
+        "state": "R",
+        "syscall": "running",
+        "throttled_ns": None,
+        "lookups": [],
+    }
+    return items.Stall(**(values | fields))
+
+
+def stalls(seconds: float, *found: items.Stall) -> items.Stalls:
+    return items.Stalls(**clock(seconds), stalls=list(found))
+
+
 def frames(seconds: float, *raw: bytes) -> items.Frames:
     return items.Frames(**clock(seconds), frames=list(raw))
 

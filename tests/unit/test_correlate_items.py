@@ -31,6 +31,17 @@ CALLS = st.builds(
     name=st.none() | st.binary(),
     thread_name=st.none() | st.binary(),
 )
+STALLS = st.builds(
+    items.Stall,
+    key=NS,
+    wait=st.binary(),
+    thread_name=st.none() | st.binary(),
+    ready=st.lists(FACTS, max_size=3),
+    state=st.none() | TEXT,
+    syscall=st.none() | TEXT,
+    throttled_ns=st.none() | NS,
+    lookups=st.lists(st.binary(), max_size=3),
+)
 NAMES = st.tuples(st.sampled_from(("lookup", "connect")), NS, NS)
 BYTES = st.lists(st.binary(max_size=30), max_size=3)
 ROW = st.lists(NS, min_size=1 + boundary.HISTOGRAM_BUCKETS, max_size=1 + boundary.HISTOGRAM_BUCKETS)
@@ -48,6 +59,7 @@ VALUES = {
         max_size=3,
     ),
     "list[bytes]": BYTES,
+    "list[Stall]": st.lists(STALLS, max_size=3),
     "list[OpenCall]": st.lists(CALLS, max_size=3),
     "list[Name] | None": st.none() | st.lists(NAMES, max_size=3),
     "Losses": st.dictionaries(TEXT.filter(lambda key: key != "b64"), NS, max_size=3),

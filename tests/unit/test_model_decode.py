@@ -384,7 +384,7 @@ def test_a_call_without_a_record_is_a_lookup_in_flight(start_ns, key, tid, name)
     ("fields", "expected"),
     [
         pytest.param({}, Wait(None), id="waits in nothing"),
-        pytest.param({"start_ns": 5, "wait_kind": 3, "last_fd": -1}, Wait("poll", 5), id="in poll"),
+        pytest.param({"start_ns": 5, "wait_kind": 3, "fd": -2, "last_fd": -1}, Wait("poll", 5), id="in poll"),
         pytest.param(
             {"last_return_ns": 7, "last_kind": 1, "last_fd": 0},
             Wait(None, None, "epoll_pwait", 0, 7),
@@ -393,11 +393,35 @@ def test_a_call_without_a_record_is_a_lookup_in_flight(start_ns, key, tid, name)
         pytest.param(
             {"last_return_ns": 7, "last_kind": 3, "last_fd": -1}, Wait(None), id="came back from poll"
         ),
+        pytest.param(
+            {"last_return_ns": 7, "last_kind": 1, "last_fd": 4, "returns": 2, "pid": 8, "tid": 9},
+            Wait(None, None, "epoll_pwait", 4, 7, "epoll", 7, pid=8, tid=9),
+            id="away from epoll",
+        ),
+        pytest.param(
+            {"start_ns": 9, "wait_kind": 0, "fd": 4, "last_return_ns": 7, "last_fd": 4, "returns": 9},
+            Wait("epoll_wait", 9, "epoll_wait", 4, 7, "epoll", 7, is_in_loop=True),
+            id="in its epoll instance",
+        ),
+        pytest.param(
+            {"start_ns": 9, "wait_kind": 3, "fd": -1, "last_return_ns": 7, "last_fd": 4, "returns": 9},
+            Wait("poll", 9, "epoll_wait", 4, 7, "epoll", 7),
+            id="polls in a callback",
+        ),
+        pytest.param(
+            {"start_ns": 9, "wait_kind": 5, "fd": -1, "last_return_ns": 7, "last_kind": 5, "last_fd": -1}
+            | {"returns": 2},
+            Wait("select", 9, loop="select", loop_return_ns=7, is_in_loop=True),
+            id="in a loop by select",
+        ),
     ],
 )
 def test_what_a_thread_waits_in(fields, expected):
     """A wait has a beginning, and an event loop a last return; what there was not is null."""
-    assert decode.wait(packed("wait", **fields)) == expected
+    found = decode.wait(packed("wait", **fields))
+    assert found == expected
+    away_ns = None if expected.loop is None or expected.is_in_loop else 3
+    assert found.away_ns(10) == away_ns
     assert decode.wait(None) is None
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUTDIR = HERE.parents[1] / "build" / "workloads"
 
-PROGRAMS = ("lookup", "wire", "connector", "waiter")
+PROGRAMS = ("lookup", "wire", "connector", "waiter", "eventloop")
 FLAGS = ("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread")
 LIBRARIES = ("-lresolv",)  # glibc before 2.34 has res_* there; elsewhere it is empty
 #: flavour → compiler and its own flags

@@ -58,9 +58,9 @@ Examples:
 )
 @click.option("--dry-run", is_flag=True, help="Compile, load and attach; then exit.")
 @click.option("--ring-pages", type=click.IntRange(1, 4096), default=256, hidden=True, help="Room for frames.")
-@click.option("--max-lookups", type=click.IntRange(1, 65536), default=4352, hidden=True, help="Open at once.")
+@click.option("--max-lookups", type=click.IntRange(1, 65536), default=4320, hidden=True, help="Open at once.")
 @click.option(
-    "--max-calls", type=click.IntRange(1, 65536), default=11_264, hidden=True, help="Threads at once."
+    "--max-calls", type=click.IntRange(1, 65536), default=10_752, hidden=True, help="Threads at once."
 )
 @click.option(
     "--assume-kernel", "assumed_kernel", hidden=True, help="Do without what is newer than 5.10, say."

@@ -97,9 +97,32 @@ class Scan(Item):
     resolv_confs: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → /etc/resolv.conf
     processes: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → snapshot of the process
     siblings: dict[str, Addresses] = field(default_factory=dict)  # key of a connect → beside its own
+    #: pid → "udp:40001" → {fd, rx_queue_bytes}: sockets that an answer has come to
+    queues: dict[str, dict[str, Any]] = field(default_factory=dict)
     vanished: list[Name] | None = None  # of those told of as open; None: not looked for
     expired_lookups: list[bytes] = field(default_factory=list)  # nothing will end them, and they are dropped
     expired_connects: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """A thread that is away from its event loop, while something there is ready."""
+
+    key: int
+    wait: bytes  # struct wait
+    thread_name: bytes | None
+    ready: list[dict[str, Any]]  # {fd, ready_ns, …}: as `observe.loop_members` gives them
+    state: str | None
+    syscall: str | None
+    throttled_ns: int | None
+    lookups: list[bytes]  # struct lookup: those whose answers it has left unread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stalls(Item):
+    """Event loops that are not served, and due for a line."""
+
+    stalls: list[Stall]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +142,7 @@ class Stats(Item):
 
 
 ITEMS: dict[str, type[Item]] = {
-    kind.__name__.lower(): kind for kind in (Started, Attached, Gone, Frames, Scan, Lost, Stats)
+    kind.__name__.lower(): kind for kind in (Started, Attached, Gone, Frames, Scan, Stalls, Lost, Stats)
 }
 
 
@@ -157,6 +180,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "int": _is(int),
     "bool": _is(bool),
     "str": _is(str),
+    "int | None": _is(int, type(None)),
     "str | None": _is(str, type(None)),
     "bytes": _is(bytes),
     "bytes | None": _is(bytes, type(None)),
@@ -165,7 +189,9 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "dict[str, dict[str, Any]]": _dict(_is(dict)),
     "dict[str, Addresses]": _dict(_list(lambda entry: type(entry) is list and _is_address(entry))),
     "list[bytes]": _list(_is(bytes)),
+    "list[dict[str, Any]]": _list(_is(dict)),
     "list[OpenCall]": _list(_is(OpenCall)),
+    "list[Stall]": _list(_is(Stall)),
     "list[Name] | None": _is_name_list,
     "Losses": _dict(_is(int)),
     # Counters are added at the end: a recording from before one was added is as good as ever.
@@ -191,6 +217,8 @@ def from_json(values: object) -> Item:
         decoded["calls"] = _each(decoded.get("calls", []), lambda call: _made(OpenCall, call))
         if decoded.get("vanished") is not None:
             decoded["vanished"] = _each(decoded["vanished"], tuple)
+    if kind is Stalls:
+        decoded["stalls"] = _each(decoded.get("stalls", []), lambda stall: _made(Stall, stall))
     return _made(kind, decoded)
 
 
@@ -219,7 +247,7 @@ def _made(kind: type[Made], values: dict[str, Any]) -> Made:
 def _encoded(value: Any) -> Any:  # noqa: ANN401 - any JSON value, and bytes
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode()}
-    if isinstance(value, OpenCall):
+    if isinstance(value, (OpenCall, Stall)):
         return {entry.name: _encoded(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, (list, tuple)):
         return [_encoded(entry) for entry in value]

@@ -34,6 +34,7 @@ from ebpfdns.diagnose.rules import (
     one_reply_lost,
     rcode_retry,
     reply_ignored,
+    reply_not_read,
     resolved_ipc_stall,
     resolved_stub_silent,
     target_stopped,
@@ -72,7 +73,11 @@ class Entry:
 
 CATALOGUE = (
     Entry("target_stopped", "The program itself is stopped, frozen or out of CPU time.", target_stopped.rule),
-    Entry("reply_not_read", "The answer is here, in the socket's queue; the program does not read it."),
+    Entry(
+        "reply_not_read",
+        "The answer is here, in the socket's queue; the program does not read it.",
+        reply_not_read.rule,
+    ),
     Entry("fd_exhausted", "The process has no file descriptor left to ask with.", fd_exhausted.rule),
     Entry("go_cgo_thread_limit", "Go resolves through libc, and all permitted lookup threads are in use."),
     Entry("threadpool_starved", "The lookup is queued behind others in a small thread pool."),

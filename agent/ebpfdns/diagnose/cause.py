@@ -34,7 +34,14 @@ FACTS = frozenset(
         *("tls_hello_unanswered", "tx_queue_acked", "ipv4_connected", "ipv4_not_tried"),
         *("peer_rx_queue_not_empty", "listener_backlog_full", "unix_peer_waited_for"),
         # processes
-        *("thread_running_elsewhere", "process_stopped", "cpu_throttled", "peer_stopped", "child_has_lookup"),
+        *(
+            "thread_running_elsewhere",
+            "event_loop_away",
+            "process_stopped",
+            "cpu_throttled",
+            "peer_stopped",
+            "child_has_lookup",
+        ),
         *("forked_without_exec", "thread_limit_reached", "leader_lookup"),
         # configuration
         *("server_not_in_resolv_conf", "resolv_conf_empty", "resolv_conf_changed", "nss_source_before_dns"),
@@ -67,6 +74,10 @@ class Cause:
     def at_most(self, limit: Confidence) -> Cause:
         """The same, no surer than this."""
         return replace(self, confidence=weaker(self.confidence, limit))
+
+    def at_least(self, limit: Confidence) -> Cause:
+        """The same, as sure as it was once seen."""
+        return replace(self, confidence=max(self.confidence, limit, key=CONFIDENCES.index))
 
     def with_evidence(self, *more: Evidence) -> Cause:
         """The same, with more facts after those it has."""

@@ -23,6 +23,8 @@ COMM_BYTES = 16
 MAX_QUERIES = 8
 MAX_ADDRESSES = 8
 SOCKET_OPEN_KEYS = 8
+MAX_UNREAD = 8
+WAIT_ON_SEVERAL, WAIT_ON_ONE = -1, -2
 HISTOGRAM_SHIFT = 10
 HISTOGRAM_BUCKETS = 28
 
@@ -100,6 +102,7 @@ class LookupFlag(IntFlag):
     CODE_IS_KNOWN = 16
     SOCKET_CLOSED = 32
     MAY_BE_MISSED = 64
+    ANSWER_UNREAD = 128
 
 
 class QueryFlag(IntFlag):
@@ -204,7 +207,8 @@ QUERY = Layout(
         ("flags", "B"),
         ("name_bytes", "B"),
         ("name", f"{QUERY_NAME_BYTES}s"),
-        ("pad", "10x"),
+        ("local_port", "H"),
+        ("pad", "8x"),
     ),
 )
 
@@ -311,9 +315,15 @@ WAIT = Layout(
         ("last_fd", "i"),
         ("wait_kind", "B"),
         ("last_kind", "B"),
-        ("pad", "6x"),
+        ("has_unread", "B"),
+        ("pad_1", "1x"),
+        ("returns", "H"),
+        ("set_size", "H"),
+        ("set", "Q"),
     ),
 )
+
+UNREAD = Layout("unread", (("keys", f"{MAX_UNREAD * 8}s"),))
 
 PROCESS_CHANGE = Layout(
     "process_change",
@@ -351,7 +361,7 @@ DNS_SOCKET = Layout(
 HISTOGRAM_ROW = Layout("histogram_row", (("sum_ns", "Q"), ("count", f"{HISTOGRAM_BUCKETS * 8}s")))
 SETTINGS = Layout("settings", (("slow_after_ns", "Q"), ("publish_all", "I"), ("target_count", "I")))
 
-LAYOUTS = (QUERY, LOOKUP, CALL, CONNECT, WAIT, PROCESS_CHANGE, DNS_SOCKET, HISTOGRAM_ROW, SETTINGS)
+LAYOUTS = (QUERY, LOOKUP, CALL, CONNECT, WAIT, UNREAD, PROCESS_CHANGE, DNS_SOCKET, HISTOGRAM_ROW, SETTINGS)
 #: enums whose names and numbers are the header's, after their prefix there
 ENUMS = {
     FrameKind: "FRAME_",

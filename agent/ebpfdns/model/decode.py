@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ebpfdns.model import boundary, dns_names
 from ebpfdns.model.boundary import Api, ConnectFlag, LookupFlag, QueryFlag, Status
-from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Query, Server, StatusWord, Wait
+from ebpfdns.model.facts import Connect, Lookup, LoopKind, ProcessEvent, Query, Server, StatusWord, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +27,16 @@ TCP_STATES = {
     1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 6: "TIME_WAIT",
     7: "CLOSE", 8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING",
 }  # fmt: skip
+LOOPS: dict[int, LoopKind] = {
+    **dict.fromkeys((boundary.WaitKind.EPOLL_WAIT, boundary.WaitKind.EPOLL_PWAIT), "epoll"),
+    boundary.WaitKind.EPOLL_PWAIT2: "epoll",
+    **dict.fromkeys((boundary.WaitKind.POLL, boundary.WaitKind.PPOLL), "poll"),
+    **dict.fromkeys((boundary.WaitKind.SELECT, boundary.WaitKind.PSELECT6), "select"),
+}
+#: A thread that came back from a wait so often will wait there again.
+LOOP_RETURNS = 2
+#: of struct wait before it knew of event loops: recordings of that time end here
+OLD_WAIT_BYTES = 40
 WAITS: dict[int, str] = {kind: kind.name.lower() for kind in boundary.WaitKind}
 APIS: dict[int, str] = {api: api.name.lower() for api in Api}
 STATUSES: dict[int, StatusWord] = {
@@ -100,6 +110,7 @@ def lookup(raw: bytes | memoryview) -> Lookup:
         descriptor_error=head.descriptor_error or None,
         socket_closed=bool(flags & LookupFlag.SOCKET_CLOSED),
         may_be_missed=bool(flags & LookupFlag.MAY_BE_MISSED),
+        answer_unread=bool(flags & LookupFlag.ANSWER_UNREAD),
     )
 
 
@@ -158,15 +169,29 @@ def wait(raw: bytes | memoryview | None) -> Wait | None:
     """Struct wait; None stays None."""
     if raw is None:
         return None
-    seen = _unpack(boundary.WAIT, raw)
+    padded = bytes(raw).ljust(boundary.WAIT.size, b"\0") if len(raw) == OLD_WAIT_BYTES else raw
+    seen = _unpack(boundary.WAIT, padded)
     came_back = seen.last_return_ns and seen.last_fd >= 0
+    has_loop = seen.returns >= LOOP_RETURNS
     return Wait(
         syscall=_word(WAITS, seen.wait_kind, "wait") if seen.start_ns else None,
         since_ns=seen.start_ns or None,
         last_loop=_word(WAITS, seen.last_kind, "wait") if came_back else None,
         last_loop_fd=seen.last_fd if came_back else None,
         last_loop_ns=seen.last_return_ns if came_back else None,
+        loop=_word(LOOPS, seen.last_kind, "wait") if has_loop else None,
+        loop_return_ns=seen.last_return_ns if has_loop else None,
+        is_in_loop=is_in_loop(seen),
+        pid=seen.pid,
+        tid=seen.tid,
     )
+
+
+def is_in_loop(seen: Any) -> bool:  # noqa: ANN401 - a tuple of boundary.WAIT
+    """Whether a thread waits in its loop: in an epoll instance; without one, in poll or select of several."""
+    if not seen.start_ns:
+        return False
+    return bool(seen.fd >= 0 or (seen.fd == boundary.WAIT_ON_SEVERAL and seen.last_fd < 0))
 
 
 def process_event(raw: bytes | memoryview) -> ProcessEvent:
@@ -211,6 +236,7 @@ def _query(seen: Any) -> Query:  # noqa: ANN401 - a tuple of boundary.QUERY
         truncated=bool(seen.flags & QueryFlag.TRUNCATED),
         settled=bool(seen.flags & QueryFlag.SETTLED),
         error=seen.error or None,
+        local_port=seen.local_port or None,
     )
 
 

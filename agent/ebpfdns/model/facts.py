@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 StatusWord = Literal["in_flight", "ok", "failed", "abandoned"]
+LoopKind = Literal["epoll", "poll", "select"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Query:
     truncated: bool = False
     settled: bool = False  # another server has answered the same question
     error: int | None = None  # errno the kernel gave the socket (111 ECONNREFUSED …)
+    local_port: int | None = None
 
     @property
     def is_answered(self) -> bool:
@@ -59,9 +61,21 @@ class Wait:
 
     syscall: str | None  # epoll_wait, poll, …; None: in none of them
     since_ns: int | None = None
-    last_loop: str | None = None  # the epoll call it last came back from; None: from another wait, or none
+    last_loop: str | None = None  # the epoll call it last came back from; None: from none
     last_loop_fd: int | None = None
     last_loop_ns: int | None = None
+    #: its event loop: what it came back from twice or more, and when last; None: it has none
+    loop: LoopKind | None = None
+    loop_return_ns: int | None = None
+    is_in_loop: bool = False  # it waits there now
+    pid: int = 0
+    tid: int = 0
+
+    def away_ns(self, now_ns: int) -> int | None:
+        """For how long the thread has been away from its event loop; None when it has none, or is there."""
+        if self.loop is None or self.loop_return_ns is None or self.is_in_loop:
+            return None
+        return max(0, now_ns - self.loop_return_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +106,7 @@ class Lookup:
     descriptor_error: int | None = None  # EMFILE, ENFILE: a socket or file was refused inside it
     socket_closed: bool = False
     may_be_missed: bool = False  # a map was full: queries of it may be missing
+    answer_unread: bool = False  # wire: its thread was away from its event loop when the answers came
     before_attach: bool = False
 
     @property
@@ -172,6 +187,9 @@ class Situation:
     process: dict[str, Any] | None = None
     others: tuple[Other, ...] = ()  # the oldest first
     siblings: tuple[Sibling, ...] = ()  # of a connect's address
+    wait: Wait | None = None  # of its thread; None: it never waited in epoll, poll or select
+    #: "udp:40001" → {fd, rx_queue_bytes} of the sockets that it asked from; what is not there was not found
+    queues: dict[str, dict[str, Any]] = field(default_factory=dict)
     resolver: str = "unknown"  # glibc, musl, unknown
     wire: bool = True  # coverage: DNS packets are seen
     lost: dict[str, int] = field(default_factory=dict)  # loss counters that moved since the lookup began

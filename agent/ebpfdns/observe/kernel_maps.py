@@ -25,6 +25,7 @@ U32, U64 = struct.Struct("=I"), struct.Struct("=Q")
 GIVEN_KEY, GIVEN = struct.Struct("=II16s"), struct.Struct("=QQ8xQ128x")
 PID_BITS = 65_536
 LOOKUP_STATUS_AT = {name: at for name, at, _ in boundary.LOOKUP.offsets()}["status"]
+WAIT_RETURNS_AT = {name: at for name, at, _ in boundary.WAIT.offsets()}["returns"]
 
 
 class KernelMaps:
@@ -166,6 +167,19 @@ class KernelMaps:
                 if not (raw[73] or raw[74]):  # has_record, is_paused
                     found.append((U64.unpack_from(keys, 8 * i)[0], raw))
         return found
+
+    def waits(self, returned_before_ns: int | None) -> list[tuple[int, bytes]]:
+        """(key, struct wait) of threads that came back to an event loop before a time; None: of all."""
+        keys, values, count = self._maps["waits"].items()
+        size = boundary.WAIT.size
+        head = struct.iter_unpack(
+            f"=8xQ{WAIT_RETURNS_AT - 16}xH{size - WAIT_RETURNS_AT - 2}x", values[: count * size]
+        )
+        return [
+            (U64.unpack_from(keys, 8 * i)[0], bytes(values[i * size : (i + 1) * size]))
+            for i, (return_ns, returns) in enumerate(head)
+            if returned_before_ns is None or (returns and return_ns < returned_before_ns)
+        ]
 
     def wait_of(self, key: int) -> bytes | None:
         """A thread's struct wait."""

@@ -7,7 +7,7 @@ Must not know: lines, causes. What it ends looks like a frame of the kernel's ow
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ebpfdns.model import boundary
 from ebpfdns.model.boundary import Api, Counter, LookupFlag, QueryFlag, Status
@@ -33,10 +33,36 @@ def end_lookups_of_closed_sockets(maps: KernelMaps) -> list[bytes]:
         closed_ns = closed.get(boundary.QUERY.unpack(raw, boundary.LOOKUP.size).socket, 0)
         took_ns = closed_ns - head.start_ns
         if took_ns > 0 and drop(maps, raw, Counter.LOOKUPS_FAILED, took_ns):
-            frames.append(_ended(raw, head.flags, head.query_count, closed_ns))
+            flags = head.flags | LookupFlag.SOCKET_CLOSED
+            frames.append(_ended(raw, flags, head.query_count, closed_ns, Status.FAILED))
     for socket in closed:
         maps.forget_closed_socket(socket)
     return frames
+
+
+def end_as_read(maps: KernelMaps, raw: bytes) -> bytes | None:
+    """The frame of a lookup whose answers were read without its thread having come back to its event loop.
+
+    When they were read is not known: it ends when the last of them came. None when it has ended meanwhile.
+    """
+    head = boundary.LOOKUP.unpack(raw)
+    replies = [query for query in queries_of(raw) if query.flags & QueryFlag.ANSWERED]
+    end_ns = max((query.reply_ns for query in replies), default=head.start_ns)
+    is_ok = any(query.rcode == 0 for query in replies)
+    counter = Counter.LOOKUPS_OK if is_ok else Counter.LOOKUPS_FAILED
+    if not drop(maps, raw, counter, end_ns - head.start_ns):
+        return None
+    status = Status.OK if is_ok else Status.FAILED
+    return _ended(raw, head.flags & ~LookupFlag.ANSWER_UNREAD, head.query_count, end_ns, status)
+
+
+def queries_of(raw: bytes) -> list[Any]:
+    """The tuples of boundary.QUERY in a record."""
+    count = min(boundary.LOOKUP.unpack(raw).query_count, boundary.MAX_QUERIES)
+    return [
+        boundary.QUERY.unpack(raw, boundary.LOOKUP.size + number * boundary.QUERY.size)
+        for number in range(count)
+    ]
 
 
 def forget_orphan_questions(maps: KernelMaps) -> int:
@@ -63,10 +89,10 @@ def drop(maps: KernelMaps, raw: bytes, counter: Counter, took_ns: int | None = N
     return True
 
 
-def _ended(raw: bytes, flags: int, query_count: int, end_ns: int) -> bytes:
-    """The record as the kernel would have sent it: failed, and only as long as it has queries."""
+def _ended(raw: bytes, flags: int, query_count: int, end_ns: int, status: Status) -> bytes:
+    """The record as the kernel would have sent it: only as long as it has queries."""
     ended = bytearray(raw[: boundary.LOOKUP.size + query_count * boundary.QUERY.size])
     struct.pack_into("=Q", ended, _OFFSETS["end_ns"], end_ns)
-    struct.pack_into("=I", ended, _OFFSETS["flags"], flags | LookupFlag.SOCKET_CLOSED)
-    ended[_OFFSETS["status"]] = Status.FAILED
+    struct.pack_into("=I", ended, _OFFSETS["flags"], flags)
+    ended[_OFFSETS["status"]] = status
     return bytes(ended)

@@ -108,8 +108,10 @@ TAIL_CALLS = (
     ("rare_programs", "call_begins_in_open_call"),
     ("leaves_again", "packet_leaves"),
     ("arrives_again", "packet_arrives"),
+    ("loop_programs", "loop_is_back"),
 )
 RARE_FUNCTION = "call_begins_in_open_call"
+LOOP_FUNCTION = "loop_is_back"
 
 
 def program_kind(function: str, *, by_link: bool = False) -> tuple[int, int]:
@@ -120,4 +122,6 @@ def program_kind(function: str, *, by_link: bool = False) -> tuple[int, int]:
     for point in (*TRACEPOINTS, FOLLOW, *FOLLOW_INSIDE):
         if point.function == function:
             return (RAW_TRACEPOINT if point.is_raw else TRACEPOINT), 0
+    if function == LOOP_FUNCTION:
+        return TRACEPOINT, 0
     return KPROBE, TRACE_UPROBE_MULTI if by_link else 0

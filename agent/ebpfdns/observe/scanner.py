@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns.correlate import items
 from ebpfdns.model import boundary
-from ebpfdns.model.boundary import Counter
-from ebpfdns.observe import leftovers, memory, resolv_conf, siblings, snapshot
+from ebpfdns.model.boundary import Counter, LookupFlag
+from ebpfdns.observe import leftovers, memory, receive_queues, resolv_conf, siblings, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +34,8 @@ PORTION = 256
 #: Snapshots in one scan: the later ones of a storm go without, and get theirs with their next line.
 SNAPSHOTS = 256
 WIRE_BIT = 1 << 63
+#: An answer that lies there for so long is not read: whoever waits for it reads it within a millisecond.
+UNREAD_AFTER_NS = 250_000_000
 #: kind, flags, key, start_ns, end_ns, pid, tid: of struct lookup and struct connect
 _HOST_IDS = struct.Struct("=II")  # behind _HEAD
 _HEAD = struct.Struct("=IIQQQII")
@@ -57,7 +59,7 @@ class Scanner:
         #: handshakes that are counted as open and are not there any more: the kernel makes room by itself
         self.evicted_handshakes = 0
 
-    def scan(self, now_ns: int, wall_ns: int, stuck_after_ns: int) -> Iterator[items.Scan]:
+    def scan(self, now_ns: int, wall_ns: int, stuck_after_ns: int) -> Iterator[items.Scan | items.Frames]:
         """Scans to feed, in portions; none when nothing is due. Feed frames before `vanished`."""
         older_ns = now_ns - stuck_after_ns
         lookups = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._maps.open_lookups(older_ns)]
@@ -68,17 +70,12 @@ class Scanner:
         self.open_names: set[Name] = {("lookup", key, start) for _, key, start, _, _, _ in lookups}
         self.open_names |= {("lookup", key, struct.unpack_from("=Q", raw)[0]) for key, raw in calls}
         self.open_names |= {("connect", key, start) for _, key, start, _, _, _ in connects}
-        due: list[_Due] = []
-        expired: list[bytes] = []
-        for raw, key, start_ns, _, pid, tid in lookups:
-            if key & WIRE_BIT and self._is_given_up(raw, now_ns):
-                if leftovers.drop(self._maps, raw, Counter.LOOKUPS_ABANDONED):
-                    expired.append(raw)
-            elif self._pipeline.is_due("lookup", key, start_ns, now_ns):
-                due.append(("lookups", (raw, key, pid, tid)))
+        due, expired, read = self._due_lookups(lookups, now_ns)
         due += self._due_calls(calls, now_ns)
         due_connects, expired_connects = self._due_connects(connects, now_ns)
         due += due_connects
+        if read:
+            yield items.Frames(now_ns=now_ns, wall_ns=wall_ns, frames=read)
         if expired or expired_connects:
             yield items.Scan(
                 now_ns=now_ns, wall_ns=wall_ns, expired_lookups=expired, expired_connects=expired_connects
@@ -93,6 +90,26 @@ class Scanner:
         counted = before[Counter.HANDSHAKES_STARTED] - before[Counter.HANDSHAKES_ENDED]
         self.evicted_handshakes = max(0, counted - len(found))
         return [raw for raw in found if _HEAD.unpack_from(raw)[3] < older_ns]
+
+    def _due_lookups(self, lookups: list[Any], now_ns: int) -> tuple[list[_Due], list[bytes], list[bytes]]:
+        """What is due; what nothing will end, and is dropped; frames of those whose answers were read."""
+        due: list[_Due] = []
+        expired: list[bytes] = []
+        read: list[bytes] = []
+        for raw, key, start_ns, _, pid, tid in lookups:
+            is_due = self._pipeline.is_due("lookup", key, start_ns, now_ns)
+            if _flags(raw) & LookupFlag.ANSWER_UNREAD:
+                if is_due and self._was_read(raw, pid):
+                    frame = leftovers.end_as_read(self._maps, raw)
+                    read += [] if frame is None else [frame]
+                    continue
+            elif key & WIRE_BIT and self._is_given_up(raw, now_ns):
+                if leftovers.drop(self._maps, raw, Counter.LOOKUPS_ABANDONED):
+                    expired.append(raw)
+                continue
+            if is_due:
+                due.append(("lookups", (raw, key, pid, tid)))
+        return due, expired, read
 
     def _due_calls(self, calls: list[tuple[int, bytes]], now_ns: int) -> list[_Due]:
         due: list[_Due] = []
@@ -149,7 +166,26 @@ class Scanner:
             threads=threads,
             resolv_confs=confs,
             siblings=self._siblings.of([raw for kind, (raw, *_) in due if kind == "connects"]),
+            queues=self._queues(due, now["now_ns"]),
         )
+
+    def _queues(self, due: list[_Due], now_ns: int) -> dict[str, dict[str, Any]]:
+        """The receive queues of sockets to which an answer came some time ago, while its lookup goes on."""
+        wanted: dict[int, set[str]] = defaultdict(set)
+        for kind, (raw, _, pid, _) in due:
+            if kind == "lookups":
+                wanted[pid] |= receive_queues.with_answers(raw, now_ns - UNREAD_AFTER_NS)
+        return {
+            str(pid): receive_queues.receive_queues(self._alive_tid(pid), names)
+            for pid, names in wanted.items()
+            if names
+        }
+
+    def _was_read(self, raw: bytes, pid: int) -> bool:
+        """Whether nothing lies in its sockets any more; what cannot be seen may lie there."""
+        names = receive_queues.with_answers(raw)
+        found = receive_queues.receive_queues(self._alive_tid(pid), names)
+        return bool(found) and not any(facts["rx_queue_bytes"] for facts in found.values())
 
     def _open_call(self, raw: bytes, key: int, pid: int, tid: int) -> items.OpenCall | None:
         """Its name, read from the process's memory; None when the call has returned meanwhile."""
@@ -171,12 +207,14 @@ class Scanner:
     @staticmethod
     def _is_given_up(raw: bytes, now_ns: int) -> bool:
         """Whether the latest packet of a wire lookup is too old for another one to come."""
-        head = boundary.LOOKUP.unpack(raw)
-        latest_ns = head.start_ns
-        for number in range(min(head.query_count, boundary.MAX_QUERIES)):
-            query = boundary.QUERY.unpack(raw, boundary.LOOKUP.size + number * boundary.QUERY.size)
+        latest_ns = boundary.LOOKUP.unpack(raw).start_ns
+        for query in leftovers.queries_of(raw):
             latest_ns = max(latest_ns, query.sent_ns, query.resent_ns, query.reply_ns)
         return bool(now_ns - latest_ns > WIRE_GIVEN_UP_NS)
+
+
+def _flags(raw: bytes) -> int:
+    return int(_HEAD.unpack_from(raw)[1])
 
 
 def _thread_key(raw: bytes) -> int:

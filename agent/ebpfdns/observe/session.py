@@ -24,6 +24,7 @@ from ebpfdns.errors import EbpfdnsError, NoSuchTargetError
 from ebpfdns.model.boundary import Counter, FrameKind
 from ebpfdns.observe import leftovers
 from ebpfdns.observe.accounts import loss_totals, own_cost
+from ebpfdns.observe.loop_watch import LoopWatch
 from ebpfdns.observe.plan import IDLE_NS, MS, OPEN_NS, RESCAN_AFTER_MS, Plan
 from ebpfdns.observe.scanner import Scanner
 from ebpfdns.observe.signals import read_signals, signal_pipe
@@ -71,6 +72,7 @@ class Session:
         self._pipeline = Pipeline()
         self._targets: dict[int, Target] = {}
         self._scanner = Scanner(kernel.maps, self._pipeline, self._alive_tid, self._now)
+        self._loops = LoopWatch(kernel.maps, self._pipeline, self._alive_tid, options.stuck_after_ns)
         self._poller = select.poll()
         self._dropped = 0
         self._told_losses: dict[str, int] = {}
@@ -168,6 +170,11 @@ class Session:
             plan.scan_ns = time.monotonic_ns() + (OPEN_NS if is_open else IDLE_NS)
         self._read_frames()
         self._follow_processes(plan)
+        if now_ns >= plan.loops_ns:
+            plan.loops_ns = now_ns + self._loops.cadence_ns
+            stalls = self._loops.look(**self._now())
+            if stalls is not None:
+                self._feed(stalls)
         if now_ns >= plan.sweep_ns:
             plan.sweep_ns = now_ns + SWEEP_NS
             leftovers.forget_orphan_questions(self._kernel.maps)

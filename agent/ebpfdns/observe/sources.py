@@ -35,12 +35,12 @@ class Sizes:
     """How many entries each map has; together they stay below 16 MiB."""
 
     ring_pages: int = 256  # a power of two
-    calls: int = 11_264
-    lookups: int = 4_352
+    calls: int = 10_752
+    lookups: int = 4_320
     questions: int = 10_240
     sockets: int = 7_680
     connects: int = 1_536
-    waits: int = 11_264
+    waits: int = 10_752
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,10 +57,17 @@ class Surroundings:
 
     def line_about(self, kind: str, item: Item, thing: Lookup | Connect, message: str) -> Event:
         """A line about something that a thread of a process does."""
+        found = self.line_of_thread(kind, item, (thing.pid, thing.tid, thing.comm), message)
+        if isinstance(thing, Lookup) and thing.is_wire:
+            del found["thread"]
+        return found
+
+    def line_of_thread(self, kind: str, item: Item, who: tuple[int, int, bytes], message: str) -> Event:
+        """A line about a thread; `who`: its process, its own number, its name."""
+        pid, tid, name = who
         found = self.line(kind, item, message)
-        target = self._targets.get(thing.pid)
-        unknown = {"pid": thing.pid, "executable": {"name": None, "path": None}, "start_time": None}
+        target = self._targets.get(pid)
+        unknown = {"pid": pid, "executable": {"name": None, "path": None}, "start_time": None}
         found["process"] = target.process if target else unknown
-        if not (isinstance(thing, Lookup) and thing.is_wire):
-            found["thread"] = {"id": thing.tid, "name": printable(thing.comm) if thing.comm else None}
+        found["thread"] = {"id": tid, "name": printable(name) if name else None}
         return found | (target.around if target else {})

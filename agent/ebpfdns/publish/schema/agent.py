@@ -94,6 +94,7 @@ def event_loop() -> Schema:
     return record(
         "An event loop that is not served.",
         {
+            "update": count("1 in the first line about this absence, then 2, 3 …", at_least=1),
             "kind": choice("How it waits for events.", LOOP_KINDS),
             "fd": or_null(count("The epoll file descriptor; null with poll and select.")),
             "away_ms": measure("For how long the thread has not come back."),
