@@ -97,9 +97,10 @@ INLINE void end_connect(struct connect *record, u64 key, u8 status, int error) {
   record->error = error;
   u64 took_ns = now - record->start_ns;
   if (!is_uncounted(record)) {
+    bool is_earlier = record->flags & CONNECT_BEFORE_ATTACH;
     count(status == STATUS_OK ? CONNECTS_OK : status == STATUS_FAILED ? CONNECTS_FAILED : CONNECTS_ABANDONED, 1);
-    observe(LATENCY_CONNECT, took_ns);
-    if (is_worth_telling(status, took_ns)) submit(record, sizeof(*record));
+    if (!is_earlier) observe(LATENCY_CONNECT, took_ns);
+    if (is_earlier || is_worth_telling(status, took_ns)) submit(record, sizeof(*record));
   } else if (took_ns >= slow_after_ns()) {
     /* Inside a lookup a quick failure is everyday life (no nscd here); a slow one explains something. */
     submit(record, sizeof(*record));
@@ -129,8 +130,10 @@ int connect_begins(struct connect_arguments *ctx) {
     connects.delete(&key);
     return 0;
   }
-  struct call *call = calls.lookup(&ids.host);
-  if (call && call->start_ns && !call->is_paused) {
+  u64 call_key = ids.host;
+  struct call *call = open_call(&call_key);
+  /* Whether the lookup that was open when tracing began still is, only a connect to a DNS server tells. */
+  if (call && (!call->is_earlier || (record->family != AF_UNIX && IS_DNS_PORT(record->port)))) {
     record->flags |= CONNECT_IN_LOOKUP;
   } else {
     count(CONNECTS_STARTED, 1);
@@ -141,8 +144,8 @@ int connect_begins(struct connect_arguments *ctx) {
 
 /* A query that could not even be sent: which server, and what the kernel said. */
 INLINE void note_refused_query(u64 host, struct connect *link, int error) {
-  struct call *call = calls.lookup(&host);
-  if (!call || !call->start_ns) return;
+  struct call *call = open_call(&host);
+  if (!call) return;
   struct lookup *record = record_of(call, host);
   if (!record) return;
   u32 n = record->query_count;

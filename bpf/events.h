@@ -49,6 +49,7 @@ enum status {
   STATUS_OK,
   STATUS_FAILED,
   STATUS_ABANDONED, /* the thread or process went away, or jumped out */
+  STATUS_UNSEEN,    /* it has ended; how was not seen, for it began before tracing */
 };
 
 /* struct lookup.flags */
@@ -60,6 +61,7 @@ enum status {
 #define LOOKUP_SOCKET_CLOSED 32 /* wire: its socket was closed with a question unanswered */
 #define LOOKUP_MAY_BE_MISSED 64 /* a map was full: queries of this lookup may be missing */
 #define LOOKUP_ANSWER_UNREAD 128 /* wire: all answers came while its thread was away from its event loop */
+#define LOOKUP_BEFORE_ATTACH 256 /* it began before tracing did, and start_ns is when it was found */
 
 /* struct query.flags */
 #define QUERY_ANSWERED 1
@@ -124,7 +126,11 @@ struct lookup {
   struct query queries[MAX_QUERIES];
 };
 
-/* One per thread that ever looked up: reused, never deleted before the thread ends. start_ns 0: idle. */
+/* One per thread that ever looked up: reused, never deleted before the thread ends. start_ns 0: idle.
+ * Under a key of its own (EARLIER_KEY), at most one for a call that the thread was in when tracing began: whoever
+ * deletes that one ends it. */
+#define EARLIER_BIT (1ULL << 62)
+#define EARLIER_KEY(host) ((host) | EARLIER_BIT)
 struct call {
   __u64 start_ns;
   __u64 stack; /* stack pointer at entry of the outermost call: tells a nested call from an abandoned one */
@@ -142,7 +148,8 @@ struct call {
   __u8 is_paused;  /* returned ERANGE: the caller will repeat it with a larger buffer */
   __u8 nested_calls;
   __u8 descriptor_error; /* EMFILE, ENFILE: as in struct lookup */
-  __u8 pad[3];
+  __u8 is_earlier; /* found by the agent: see LOOKUP_BEFORE_ATTACH */
+  __u8 pad[2];
 };
 
 /* struct connect.flags */
@@ -150,6 +157,7 @@ struct call {
 #define CONNECT_NON_BLOCKING 2 /* connect() said EINPROGRESS */
 #define CONNECT_HAS_LOOKUP 4   /* the lookup_… fields are set */
 #define CONNECT_PATH_IS_ABSTRACT 8
+#define CONNECT_BEFORE_ATTACH 64 /* found by the agent under way: start_ns is when */
 #define CONNECT_IS_LINK 16 /* only leads from the thread to the socket's own record, see `key` */
 #define CONNECT_IS_TLS 32  /* the connection is up: start_ns is when its ClientHello left, which waits for an answer */
 
@@ -290,6 +298,8 @@ enum counter {
   LOST_TARGETS_FULL,     /* a child found no room in `targets`: it is not followed */
   HANDSHAKES_STARTED,    /* TLS: a ClientHello left */
   HANDSHAKES_ENDED,      /* … and it was answered, or its connection is gone */
+  LOOKUPS_UNSEEN,        /* ended, and how was not seen */
+  CONNECTS_UNSEEN,
   COUNTERS,
 };
 

@@ -2,10 +2,13 @@
 /* Ends of threads and processes, so that nothing stays open for ever; new programs and new children. */
 
 INLINE void thread_is_gone(u64 host) {
-  struct call *call = calls.lookup(&host);
-  if (call) {
-    if (call->start_ns) end_call(call, host, bpf_ktime_get_ns(), STATUS_ABANDONED, 0, 0, 0);
-    calls.delete(&host);
+  LOOP (int i = 0; i < 2; i++) {
+    u64 key = i ? EARLIER_KEY(host) : host;
+    struct call *found = calls.lookup(&key);
+    if (!found) continue;
+    struct call call = *found;
+    if (calls.delete(&key) == 0 && call.start_ns)
+      end_call(&call, key, bpf_ktime_get_ns(), STATUS_ABANDONED, 0, 0, 0);
   }
   abandon_connect_of(host);
   waits.delete(&host);

@@ -20,14 +20,18 @@
 #define RES_H_ERRNO_OFFSET 496 /* of struct __res_state, 64 bit glibc */
 
 INLINE void count_end(u8 status) {
-  count(status == STATUS_OK ? LOOKUPS_OK : status == STATUS_FAILED ? LOOKUPS_FAILED : LOOKUPS_ABANDONED, 1);
+  count(status == STATUS_OK       ? LOOKUPS_OK
+        : status == STATUS_FAILED ? LOOKUPS_FAILED
+        : status == STATUS_UNSEEN ? LOOKUPS_UNSEEN
+                                  : LOOKUPS_ABANDONED,
+        1);
 }
 
 /* The one way a call ends. `returned` is the function's own value, meaningful when it did return. */
 INLINE void end_call(struct call *call, u64 key, u64 now, u8 status, u64 returned, int code, u32 flags) {
   u64 took_ns = now - call->start_ns;
   count_end(status);
-  if (status != STATUS_ABANDONED) observe(LATENCY_LOOKUP, took_ns);
+  if (status != STATUS_ABANDONED && !call->is_earlier) observe(LATENCY_LOOKUP, took_ns);
   bool tell = is_worth_telling(status, took_ns);
   if (call->has_record) {
     /* A resolver's own polls are no event loop. */
@@ -89,6 +93,7 @@ struct arguments {
 struct entry {
   struct arguments given_to;
   u64 api;
+  struct call earlier;
 };
 BPF_PERCPU_ARRAY(entries, struct entry, 1);
 BPF_PROG_ARRAY(rare_programs, 1);
@@ -117,12 +122,15 @@ INLINE int call_begins(struct pt_regs *ctx, u8 api, struct arguments given_to) {
   ids.host = bpf_get_current_pid_tgid();
 #endif
   struct call *call = calls.lookup(&ids.host);
+  bool is_rare = call && call->start_ns;
   if (!call) {
     if (!current_ids(&ids)) return 0;
+    u64 earlier_key = EARLIER_KEY(ids.host);
+    is_rare = calls.lookup(&earlier_key) != NULL;
     call = new_call(&ids);
     if (!call) return 0;
   }
-  if (call->start_ns) {
+  if (is_rare) {
     int zero = 0;
     struct entry *entry = entries.lookup(&zero);
     if (!entry) return 0;
@@ -135,18 +143,33 @@ INLINE int call_begins(struct pt_regs *ctx, u8 api, struct arguments given_to) {
   return 0;
 }
 
-/* A call of this thread is open: this one is nested in it, continues it, or shows that it was abandoned. */
+/* A call of this thread is open, or was when tracing began: this one is nested in it, continues it, or shows that it
+ * has ended. */
 int call_begins_in_open_call(struct pt_regs *ctx) {
   u64 key = bpf_get_current_pid_tgid();
   int zero = 0;
   struct entry *entry = entries.lookup(&zero);
   struct call *call = calls.lookup(&key);
-  if (!entry || !call || !call->start_ns) return 0;
-  u64 stack = PT_REGS_SP(ctx);
+  if (!entry || !call) return 0;
+  u64 stack = PT_REGS_SP(ctx), open_key = key;
   u8 status = STATUS_ABANDONED;
   int code = 0;
   u32 flags = 0;
-  if (call->is_paused) {
+  struct call *open = call;
+  if (!call->start_ns) {
+    open_key = EARLIER_KEY(key);
+    struct call *earlier = calls.lookup(&open_key);
+    if (!earlier) return 0;
+    /* Where its frame is known, what it has called lies below it. Its slot is there again at its next call. */
+    if (earlier->stack && stack < earlier->stack) {
+      if (earlier->nested_calls < 255) earlier->nested_calls++;
+      calls.delete(&key);
+      return 0;
+    }
+    entry->earlier = *earlier;
+    open = &entry->earlier;
+    status = STATUS_UNSEEN;
+  } else if (call->is_paused) {
     if (call->api == entry->api && call->name == entry->given_to.name) {
       /* The caller comes back with a larger buffer, as it was told to: the same lookup goes on. */
       call->is_paused = 0;
@@ -164,7 +187,8 @@ int call_begins_in_open_call(struct pt_regs *ctx) {
     return 0;
   }
   /* Not paused: the open call has left its stack frame without returning (longjmp). */
-  end_call(call, key, bpf_ktime_get_ns(), status, 0, code, flags);
+  if (open_key == key || calls.delete(&open_key) == 0)
+    end_call(open, open_key, bpf_ktime_get_ns(), status, 0, code, flags);
   start_call(ctx, call, entry->api, &entry->given_to);
   return 0;
 }

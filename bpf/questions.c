@@ -194,9 +194,9 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
     }
   }
   u64 key = socket->call_key;
-  struct call *call = calls.lookup(&key);
+  struct call *call = open_call(&key);
   struct lookup *record = NULL;
-  if (call && call->start_ns && !call->is_paused) {
+  if (call) {
     record = record_of(call, key);
   } else {
     key = first_key;
@@ -221,7 +221,13 @@ INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, u1
   u64 *key_at = asked.lookup(&asked_as);
   u64 key = key_at ? *key_at : socket->call_key;
   struct lookup *record = lookups.lookup(&key);
-  if (!record || record->status) return;
+  if (!record) {
+    if (key_at) return;
+    key = EARLIER_KEY(key);
+    record = lookups.lookup(&key);
+    if (!record) return;
+  }
+  if (record->status) return;
   if (!key_at || !(bits & 0x8000)) {
     record->unexpected_replies++;
     return;

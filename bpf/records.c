@@ -54,8 +54,9 @@ INLINE void describe(struct lookup *record, struct call *call, u64 key) {
   record->start_ns = call->start_ns;
   record->pid = call->pid;
   record->tid = call->tid;
-  record->host_pid = key >> 32;
+  record->host_pid = (key & ~EARLIER_BIT) >> 32;
   record->host_tid = (u32)key;
+  if (call->is_earlier) record->flags |= LOOKUP_BEFORE_ATTACH;
   record->api = call->api;
   record->nested_calls = call->nested_calls;
   record->descriptor_error = call->descriptor_error;
@@ -84,6 +85,14 @@ INLINE struct lookup *record_of(struct call *call, u64 key) {
   call->has_record = 1;
   describe(record, call, key);
   return record;
+}
+
+/* The lookup that a thread is in, and its key: a call, or what it was in when tracing began. */
+INLINE struct call *open_call(u64 *key) {
+  struct call *call = calls.lookup(key);
+  if (call && call->start_ns && !call->is_paused) return call;
+  *key = EARLIER_KEY(*key);
+  return calls.lookup(key);
 }
 
 INLINE void add_address(struct lookup *record, u16 family, u8 *bytes) {

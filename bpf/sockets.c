@@ -17,9 +17,10 @@ INLINE void try_server(struct bpf_sock_addr *ctx, u8 family, u8 *address, bool i
   if (!is_send) return;
   struct dns_socket *socket = sockets.lookup(&socket_key);
   if (!socket) return;
-  struct call *call = calls.lookup(&ids.host);
-  if (!call || !call->start_ns || call->is_paused) return;
-  struct lookup *record = record_of(call, ids.host);
+  u64 call_key = ids.host;
+  struct call *call = open_call(&call_key);
+  if (!call) return;
+  struct lookup *record = record_of(call, call_key);
   if (!record) return;
   /* Until its packet is seen this send is only tried. One entry a server is enough. */
   u32 n = record->query_count;
@@ -151,6 +152,10 @@ int socket_errs(struct socket_error *ctx) {
   if (!known) return 0;
   u64 key = known->call_key;
   struct lookup *record = lookups.lookup(&key);
+  if (!record) {
+    key = EARLIER_KEY(key);
+    record = lookups.lookup(&key);
+  }
   if (record) set_query_errors(record, socket, error);
   LOOP (int i = 0; i < SOCKET_OPEN_KEYS; i++) {
     key = known->open_keys[i];

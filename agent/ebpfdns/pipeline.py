@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ebpfdns.correlate import earlier, items
 from ebpfdns.correlate.absences import Absences
 from ebpfdns.correlate.last_words import LastWords, Told
 from ebpfdns.correlate.losses import REMEDIES, LossBook
@@ -27,7 +28,6 @@ from ebpfdns.publish.surroundings import Surroundings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ebpfdns.correlate import items
     from ebpfdns.diagnose.cause import Cause
     from ebpfdns.publish.events import Event
 
@@ -56,9 +56,9 @@ class Pipeline:
 
     # What the loop asks before it feeds a scan.
 
-    def is_due(self, kind: str, key: int, start_ns: int, now_ns: int) -> bool:
+    def is_due(self, kind: str, key: int, start_ns: int, now_ns: int, *, at_once: bool = False) -> bool:
         """Whether an open thing wants a line now (so that it is worth a snapshot)."""
-        return self._tracker.is_due((kind, key, start_ns), now_ns)  # type: ignore[arg-type]
+        return self._tracker.is_due((kind, key, start_ns), now_ns, at_once=at_once)  # type: ignore[arg-type]
 
     def next_due_ns(self, kind: str, key: int, start_ns: int) -> int:
         """When an open thing wants its next line."""
@@ -105,15 +105,16 @@ class Pipeline:
             if isinstance(fact, ProcessEvent):
                 (self.execed if fact.change == "execed" else self.forked).append(fact.pid)
             else:
-                lines += self._ends(item, self._redacted(fact))
+                thing = self._completed(item, fact) if isinstance(fact, Lookup) else fact
+                lines += self._ends(item, self._redacted(thing))
         return lines
 
     def _on_scan(self, item: items.Scan) -> list[Event]:
         lines: list[Event] = []
         for lookup in self._facts(item, decode.lookup, item.lookups, lines):
-            lines += self._is_open(item, self._redacted(lookup))
+            lines += self._is_open(item, self._redacted(self._completed(item, lookup)))
         for lookup in self._facts(item, _lookup_of_call, item.calls, lines):
-            lines += self._is_open(item, self._redacted(lookup))
+            lines += self._is_open(item, self._redacted(self._completed(item, lookup)))
         for connect in self._facts(item, decode.connect, item.connects, lines):
             lines += self._is_open(item, self._redacted(connect))
         for lookup in self._facts(item, decode.lookup, item.expired_lookups, lines):
@@ -186,6 +187,20 @@ class Pipeline:
                 self._losses.add(item.now_ns, "frame_bad", 1)
                 lines += self._loss_lines(item, {"frame_bad": 1})
 
+    def _completed(self, item: items.Item, lookup: Lookup) -> Lookup:
+        """With what the look at its thread, and its last line, know of one that began before tracing."""
+        if not lookup.before_attach:
+            return lookup
+        facts = item.threads.get(str(lookup.tid)) if isinstance(item, items.Scan) else None
+        told = self._last.of(_name(lookup))
+        before = told.thing if told and isinstance(told.thing, Lookup) else None
+        return earlier.completed(lookup, facts, before)
+
+    def _is_wanted(self, thing: Lookup | Connect) -> bool:
+        """Whether the end of one that may have been healthy, but began before tracing, is worth a line."""
+        wants_all = self._started is not None and self._started.publish_all
+        return wants_all or thing.status == "failed"
+
     def _redacted(self, thing: Thing) -> Thing:
         return redacted(thing, self._started.redact_key if self._started else None)
 
@@ -196,7 +211,9 @@ class Pipeline:
         if thing.status != "in_flight":  # it ended while the map was read; its frame says how
             return []
         name = _name(thing)
-        tracked = self._tracker.is_open(name, thing.pid, item.now_ns, item.wall_ns)
+        tracked = self._tracker.is_open(
+            name, thing.pid, item.now_ns, item.wall_ns, at_once=thing.before_attach
+        )
         if tracked is None:
             return []
         lines: list[Event] = []
@@ -214,8 +231,9 @@ class Pipeline:
     def _ends(self, item: items.Item, thing: Lookup | Connect) -> list[Event]:
         """The last line of something, unless it was written before."""
         name = _name(thing)
+        is_news = not thing.before_attach or self._tracker.was_told(name) or self._is_wanted(thing)
         tracked = self._tracker.ends(name, thing.pid, item.now_ns, item.wall_ns)
-        if tracked is None:
+        if tracked is None or not is_news:
             return []
         told = self._last.take(name)
         cause = conclusion.at_the_end(self._situation(item, thing), told.cause if told else None)

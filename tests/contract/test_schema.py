@@ -200,7 +200,7 @@ TAKEN: list[tuple[str, str, object]] = [
     ("lookup_stuck", "lookup.queries.0.resent_ms", 5001.2),
     ("lookup_stuck", "lookup.queries.0.error", "ENETUNREACH"),
     ("lookup_stuck", "lookup.queries.0.server", None),
-    ("lookup_stuck", "lookup.since", "before_attach"),
+    ("lookup_stuck", "lookup.api", None),
     ("lookup_stuck", "chain", []),
     ("lookup_stuck", "chain.0.process", None),
     ("lookup_stuck", "container", {"id": "4f2a"}),
@@ -227,6 +227,23 @@ def test_a_lost_end_is_told() -> None:
     assert VALIDATOR.is_valid(event)
     event["lookup"] = ended | {"status": "abandoned", "duration_ms": None}
     assert not VALIDATOR.is_valid(event)
+
+
+def test_what_began_before_tracing_has_a_least_age_only() -> None:
+    """Its start is not known, so neither is its age; how it ended may not be either."""
+    event = examples()["lookup_stuck"]
+    found = event["lookup"] | {"since": "before_attach", "open_for_at_least_ms": 207.1}
+    event["lookup"] = found
+    assert not VALIDATOR.is_valid(event)
+    event["lookup"] = found | {"started": None, "elapsed_ms": None}
+    assert VALIDATOR.is_valid(event)
+    ended = examples()["lookup"]
+    told = {key: value for key, value in ended["lookup"].items() if key != "error"}
+    told |= {"since": "before_attach", "open_for_at_least_ms": 207.1, "started": None, "status": None}
+    ended["lookup"] = told | {"duration_ms": None}
+    assert VALIDATOR.is_valid(ended)
+    ended["lookup"] = told | {"duration_ms": 4.0}
+    assert not VALIDATOR.is_valid(ended)
 
 
 def test_a_local_socket_has_a_path_and_no_server() -> None:

@@ -134,12 +134,17 @@ TIMED_OUT = both(resent=5.0)
         "possible",
     ),
     (
-        "under way before tracing began",
+        "under way before tracing began, and asked again since",
         situation(TIMED_OUT, age=8.0, before_attach=True),
+        "ns_silent",
+        "confirmed",
+    ),
+    (
+        "asked before tracing began",
+        situation([ask(sent_is_known=False)], age=8.0, before_attach=True),
         "ns_silent",
         "likely",
     ),
-    ("only its thread was seen", situation(age=3.0, before_attach=True), "ns_silent", "possible"),
     # near misses
     ("hardly begun", situation(both(), age=0.15), "unknown", "possible"),
     ("one answer came", situation([*both(), ask(reply=0.002, name=b"x.")], age=3.0), "unknown", "possible"),
@@ -150,8 +155,8 @@ TIMED_OUT = both(resent=5.0)
         "possible",
     ),
     (
-        "only its thread was seen, with an answer in its socket",
-        situation(age=3.0, before_attach=True, thread=thread(udp(rx=768))),
+        "asked before tracing began, with an answer in its socket",
+        situation([ask(sent_is_known=False)], age=3.0, before_attach=True, thread=thread(udp(rx=768))),
         "unknown",
         "possible",
     ),

@@ -21,7 +21,7 @@ AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 TCP, UDP = 6, 17
 U8, U16, U32, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
 S32 = st.integers(-(1 << 31), (1 << 31) - 1)
-STATUSES = ("in_flight", "ok", "failed", "abandoned")
+STATUSES = ("in_flight", "ok", "failed", "abandoned", "unseen")
 WWW = b"\3www\7example\0"
 
 
@@ -89,7 +89,7 @@ def lookups(draw: st.DrawFn) -> dict[str, Any]:
         **{name: draw(U16) for name in ("family", "more_queries", "unexpected_replies")},
         "name_bytes": len(name),
         "api": draw(st.sampled_from([int(api) for api in Api])),
-        "status": draw(st.integers(0, 3)),
+        "status": draw(st.integers(0, 4)),
         **{name: draw(U8) for name in ("more_addresses", "nested_calls")},
         "comm": draw(st.binary(max_size=15)),
         "service": draw(st.binary(max_size=31)),
@@ -156,7 +156,7 @@ def connects(draw: st.DrawFn) -> dict[str, Any]:
         "family": draw(st.sampled_from((AF_UNIX, AF_INET, AF_INET6))),
         "port": draw(U16),
         "transport": draw(st.sampled_from((0, TCP, UDP))),
-        "status": draw(st.integers(0, 3)),
+        "status": draw(st.integers(0, 4)),
         "tcp_state": draw(st.integers(0, 12)),
         "path_bytes": len(path),
         "path": path,
@@ -229,7 +229,7 @@ def test_a_cut_frame_is_refused(data, fields, asked):
         decode.frame(whole[:cut])
 
 
-@pytest.mark.parametrize(("field", "value"), [("api", 16), ("status", 4), ("kind", 9)])
+@pytest.mark.parametrize(("field", "value"), [("api", 16), ("status", 5), ("kind", 9)])
 def test_unknown_numbers_are_refused(field, value):
     """A number that no enum has is not given a meaning."""
     with pytest.raises(decode.DecodeError, match=f"{field} {value}"):
@@ -374,7 +374,8 @@ def test_a_call_without_a_record_is_a_lookup_in_flight(start_ns, key, tid, name)
     """A call that has asked nobody is known by what memory says of it; a reverse lookup has no name."""
     fields = {"start_ns": start_ns, "pid": 1, "tid": tid, "api": Api.GETNAMEINFO, "nested_calls": 2}
     found = decode.open_call(key, packed("call", **fields), name, b"worker")
-    assert (found.key, found.start_ns, found.host_pid, found.tid) == (key, start_ns, key >> 32, tid)
+    host_pid = (key & ~(1 << 62)) >> 32
+    assert (found.key, found.start_ns, found.host_pid, found.tid) == (key, start_ns, host_pid, tid)
     assert (found.name, found.api, found.status) == (name, "getnameinfo", "in_flight")
     assert (found.comm, found.nested_calls, found.queries) == (b"worker", 2, ())
     assert decode.open_call(key, packed("call", **fields, name_size=16), name, None).name is None

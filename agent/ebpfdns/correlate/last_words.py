@@ -46,6 +46,11 @@ class LastWords:
             del self._by_pid[pid]
         return told
 
+    def of(self, name: Name) -> Told | None:
+        """The latest word, which is kept."""
+        pid = self._pids.get(name)
+        return None if pid is None else self._by_pid[pid].get(name)
+
     def of_process(self, pid: int) -> Iterable[Told]:
         """All of one process, in the order in which they were first told of."""
         return self._by_pid.get(pid, {}).values()

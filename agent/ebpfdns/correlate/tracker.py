@@ -56,12 +56,12 @@ class Tracker:
         self.stuck: Counter[Kind] = Counter()
         self.ended_twice = 0
 
-    def is_due(self, name: Name, now_ns: int) -> bool:
-        """Whether an open thing should be told of now."""
+    def is_due(self, name: Name, now_ns: int, *, at_once: bool = False) -> bool:
+        """Whether an open thing should be told of now; `at_once`: the first time as soon as it is seen."""
         if self._has_ended(name):
             return False
         tracked = self._tracked.get(name)
-        threshold_ns = tracked.next_age_ns if tracked else self._stuck_after_ns
+        threshold_ns = tracked.next_age_ns if tracked else 0 if at_once else self._stuck_after_ns
         return now_ns - name[2] >= threshold_ns
 
     def next_due_ns(self, name: Name) -> int:
@@ -69,9 +69,11 @@ class Tracker:
         tracked = self._tracked.get(name)
         return name[2] + (tracked.next_age_ns if tracked else self._stuck_after_ns)
 
-    def is_open(self, name: Name, pid: int, now_ns: int, wall_ns: int) -> Tracked | None:
+    def is_open(
+        self, name: Name, pid: int, now_ns: int, wall_ns: int, *, at_once: bool = False
+    ) -> Tracked | None:
         """A thing was seen open: the tracked thing when a line is due, else None."""
-        if not self.is_due(name, now_ns):
+        if not self.is_due(name, now_ns, at_once=at_once):
             return None
         tracked = self._tracked.get(name)
         if tracked is None:
@@ -111,6 +113,10 @@ class Tracker:
 
     def _has_ended(self, name: Name) -> bool:
         return name in self._ended or name in self._ended_young
+
+    def was_told(self, name: Name) -> bool:
+        """Whether a line was written about it, and none about its end."""
+        return name in self._tracked
 
     def open_names(self) -> list[Name]:
         """What was told of and has not ended."""

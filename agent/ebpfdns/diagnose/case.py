@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose.threads import Socket, Thread, thread_of
+from ebpfdns.diagnose.wording import seconds
 
 if TYPE_CHECKING:
     from ebpfdns.model.facts import Connect, Lookup, Query, Server, Situation
@@ -56,6 +57,10 @@ class LookupCase:
     def thread(self) -> Thread | None:
         """What its thread does; None when not looked at, or the lookup has ended."""
         return thread_of(self.situation.thread) if self.is_open else None
+
+    def lasted(self, duration_ns: int) -> str:
+        """How long something in it takes or took, in words: a start before tracing was not seen."""
+        return f"at least {seconds(duration_ns)}" if self.lookup.before_attach else seconds(duration_ns)
 
     def waited_ns(self, query: Query) -> int:
         """How long the question waited for its answer, or has so far."""
@@ -102,6 +107,12 @@ class LookupCase:
             and not query.is_answered
             and sent in (None, query.was_sent)
         )
+
+    @property
+    def was_silence_seen(self) -> bool:
+        """Whether each question without an answer was seen to leave: then none has come since."""
+        waiting = [query for query in self.sent if self.is_open_question(query)]
+        return bool(waiting) and all(query.sent_is_known for query in waiting)
 
     # Servers.
 
@@ -175,6 +186,10 @@ class ConnectCase:
     def is_open(self) -> bool:
         """Whether it is still in flight."""
         return self.connect.status == "in_flight"
+
+    def lasted(self, duration_ns: int) -> str:
+        """How long it takes or took, in words: of what began before tracing only the end is known."""
+        return f"at least {seconds(duration_ns)}" if self.connect.before_attach else seconds(duration_ns)
 
     @property
     def elapsed_ns(self) -> int:

@@ -42,6 +42,10 @@ def at_the_end(situation: Situation, last: Cause | None) -> Cause | None:
     if last is not None and situation.connect is not None:
         # What surrounds a connect is looked at only while it is open.
         return found if found is not None and found.id == last.id else last
+    lookup = situation.lookup
+    if last is not None and lookup is not None and lookup.status == "unseen":
+        # That it was answered in the end was not seen, so an end without an answer is no news.
+        return last if found is None or found.id in KNOWN_BETTER else found
     if last is not None and found is not None and found.id == last.id and not situation.lost:
         return found.at_least(last.confidence) if last.id not in KNOWN_BETTER else found
     if last is None or (found is not None and found.id != "unknown"):

@@ -18,7 +18,7 @@ def syn(case: ConnectCase) -> Evidence:
     """How often the connection was asked for."""
     connect = case.connect
     peer = connect.server.text if connect.server else ""
-    age = seconds(case.elapsed_ns)
+    age = case.lasted(case.elapsed_ns)
     again = f"was sent again {times(connect.retransmits)}" if connect.retransmits else "was sent once so far"
     return Evidence(
         "syn_retransmitted",

@@ -59,7 +59,7 @@ def _as_sure_as_seen(cause: Cause, entry: Entry, case: LookupCase) -> Cause:
     if entry.about_silence and not case.situation.wire:
         text = "not seen: DNS packets of this process, so that nobody answered is no fact"
         cause = cause.at_most("possible").with_evidence(Evidence("probe_missing", text))
-    if entry.about_silence and case.lookup.before_attach:
+    if entry.about_silence and case.lookup.before_attach and not case.was_silence_seen:
         text = "the lookup was under way when tracing began: what came before was not seen"
         cause = cause.at_most("likely").with_evidence(Evidence("attached_late", text))
     return losses.weakened(cause, losses.losses_of(case.situation, case.lookup), not_kept)

@@ -41,7 +41,7 @@ def no_reply(case: LookupCase, server: Server) -> Evidence:
     repeated = f", sent {times(sent)} in all" if sent > len(queries) else ""
     return Evidence(
         "no_reply",
-        f"{server_text(server)} {verb} {asked} for {seconds(waited_ns)}{repeated}",
+        f"{server_text(server)} {verb} {asked} for {case.lasted(waited_ns)}{repeated}",
         {
             "server": server.address,
             "port": server.port,
@@ -72,7 +72,7 @@ def query_sent(case: LookupCase) -> Evidence:
     asked = len(case.sent) + case.lookup.more_queries
     waiting = sum(map(case.is_open_question, case.sent))
     numbers: Numbers = {"elapsed_ms": milliseconds(case.elapsed_ns), "queries": asked, "unanswered": waiting}
-    age = seconds(case.elapsed_ns)
+    age = case.lasted(case.elapsed_ns)
     if not asked:
         return Evidence("query_sent", f"in {age} no question to a DNS server was seen", numbers)
     plural = "question" if asked == 1 else "questions"

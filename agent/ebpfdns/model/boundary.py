@@ -27,6 +27,8 @@ MAX_UNREAD = 8
 WAIT_ON_SEVERAL, WAIT_ON_ONE = -1, -2
 HISTOGRAM_SHIFT = 10
 HISTOGRAM_BUCKETS = 28
+#: in the key of a call, lookup or connect that was under way when tracing began
+EARLIER_BIT = 1 << 62
 
 
 class Layout:
@@ -90,6 +92,7 @@ class Status(IntEnum):
     OK = 1
     FAILED = 2
     ABANDONED = 3
+    UNSEEN = 4
 
 
 class LookupFlag(IntFlag):
@@ -103,6 +106,7 @@ class LookupFlag(IntFlag):
     SOCKET_CLOSED = 32
     MAY_BE_MISSED = 64
     ANSWER_UNREAD = 128
+    BEFORE_ATTACH = 256
 
 
 class QueryFlag(IntFlag):
@@ -124,6 +128,7 @@ class ConnectFlag(IntFlag):
     PATH_IS_ABSTRACT = 8
     IS_LINK = 16
     IS_TLS = 32
+    BEFORE_ATTACH = 64
 
 
 class WaitKind(IntEnum):
@@ -174,6 +179,8 @@ class Counter(IntEnum):
     LOST_TARGETS_FULL = 23
     HANDSHAKES_STARTED = 24
     HANDSHAKES_ENDED = 25
+    LOOKUPS_UNSEEN = 26
+    CONNECTS_UNSEEN = 27
 
 
 class Latency(IntEnum):
@@ -268,7 +275,8 @@ CALL = Layout(
         ("is_paused", "B"),
         ("nested_calls", "B"),
         ("descriptor_error", "B"),
-        ("pad", "3x"),
+        ("is_earlier", "B"),
+        ("pad", "2x"),
     ),
 )
 

@@ -44,6 +44,7 @@ STATUSES: dict[int, StatusWord] = {
     Status.OK: "ok",
     Status.FAILED: "failed",
     Status.ABANDONED: "abandoned",
+    Status.UNSEEN: "unseen",
 }
 #: getaddrinfo's hints may say anything; these are the families there are
 FAMILIES: dict[int, Literal["inet", "inet6", "unspec"]] = {0: "unspec", AF_INET: "inet", AF_INET6: "inet6"}
@@ -85,6 +86,7 @@ def lookup(raw: bytes | memoryview) -> Lookup:
     sizes = [boundary.LOOKUP.size + i * boundary.QUERY.size for i in range(count)]
     queries = tuple(_query(_unpack(boundary.QUERY, raw, at)) for at in sizes)
     name, address = _name(head)
+    is_earlier = bool(flags & LookupFlag.BEFORE_ATTACH)  # where its arguments lie was not seen
     return Lookup(
         key=head.key,
         start_ns=head.start_ns,
@@ -98,7 +100,7 @@ def lookup(raw: bytes | memoryview) -> Lookup:
         address=address,
         end_ns=head.end_ns or None,
         code=head.code if flags & LookupFlag.CODE_IS_KNOWN else None,
-        family=None if head.api == Api.WIRE else FAMILIES.get(head.family),
+        family=None if is_earlier or head.api == Api.WIRE else FAMILIES.get(head.family),
         service=_text(head.service) or None,
         comm=_text(head.comm),
         queries=queries,
@@ -111,6 +113,7 @@ def lookup(raw: bytes | memoryview) -> Lookup:
         socket_closed=bool(flags & LookupFlag.SOCKET_CLOSED),
         may_be_missed=bool(flags & LookupFlag.MAY_BE_MISSED),
         answer_unread=bool(flags & LookupFlag.ANSWER_UNREAD),
+        before_attach=is_earlier,
     )
 
 
@@ -122,13 +125,14 @@ def open_call(key: int, raw: bytes, name: bytes | None, thread_name: bytes | Non
         start_ns=seen.start_ns,
         pid=seen.pid,
         tid=seen.tid,
-        host_pid=key >> 32,
+        host_pid=(key & ~boundary.EARLIER_BIT) >> 32,
         api=_word(APIS, seen.api, "api"),
         status="in_flight",
         name=None if seen.name_size else name,  # a reverse lookup has none
         comm=thread_name or b"",
         nested_calls=seen.nested_calls,
         descriptor_error=seen.descriptor_error or None,
+        before_attach=bool(seen.is_earlier),
     )
 
 
@@ -162,6 +166,7 @@ def connect(raw: bytes | memoryview) -> Connect:
         lookup_start_ns=seen.lookup_start_ns if has_lookup else None,
         lookup_name=_text(seen.lookup_name) if has_lookup else None,
         is_tls=bool(seen.flags & ConnectFlag.IS_TLS),
+        before_attach=bool(seen.flags & ConnectFlag.BEFORE_ATTACH),
     )
 
 

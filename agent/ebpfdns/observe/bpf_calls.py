@@ -28,6 +28,7 @@ NAME_BYTES = 16
 MAP_TYPE_HASH, MAP_TYPE_ARRAY, MAP_TYPE_PROG_ARRAY = 1, 2, 3
 MAP_TYPE_PERCPU_ARRAY, MAP_TYPE_LRU_HASH, MAP_TYPE_RINGBUF = 6, 9, 27
 ANY = 0
+NO_EXIST = 1
 TRACE_UPROBE_MULTI, UPROBE_MULTI_RETURN = 48, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -160,6 +161,18 @@ class Map:
         """Put a value under `key`."""
         self._key.raw, self._value.raw = key, value
         if (result := _bpf_in_place(MAP_UPDATE, self._element)) < 0:
+            raise OSError(-result, os.strerror(-result))
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """Put a value under `key`, which must not be there yet."""
+        attributes = ctypes.create_string_buffer(
+            struct.pack(
+                "=IIQQQ", self.fd, 0, ctypes.addressof(self._key), ctypes.addressof(self._value), NO_EXIST
+            ),
+            32,
+        )
+        self._key.raw, self._value.raw = key, value
+        if (result := _bpf_in_place(MAP_UPDATE, attributes)) < 0:
             raise OSError(-result, os.strerror(-result))
 
     def remove(self, key: bytes) -> bool:

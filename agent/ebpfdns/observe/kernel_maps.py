@@ -24,6 +24,7 @@ U32, U64 = struct.Struct("=I"), struct.Struct("=Q")
 #: struct given_key and struct given of bpf/maps.c
 GIVEN_KEY, GIVEN = struct.Struct("=II16s"), struct.Struct("=QQ8xQ128x")
 PID_BITS = 65_536
+CALL_IS_EARLIER_AT = {name: at for name, at, _ in boundary.CALL.offsets()}["is_earlier"]
 LOOKUP_STATUS_AT = {name: at for name, at, _ in boundary.LOOKUP.offsets()}["status"]
 WAIT_RETURNS_AT = {name: at for name, at, _ in boundary.WAIT.offsets()}["returns"]
 
@@ -112,10 +113,13 @@ class KernelMaps:
         return tuple(map(sum, zip(*rows, strict=True))) if rows else (0,) * struct.calcsize(code)
 
     def open_lookups(self, older_than_ns: int) -> list[bytes]:
-        """Records of lookups that began before a time and have not ended."""
+        """Records of lookups that began before a time, or before tracing did, and have not ended."""
 
         def is_wanted(raw: memoryview, at: int) -> bool:
-            return not raw[at + LOOKUP_STATUS_AT] and U64.unpack_from(raw, at + 16)[0] < older_than_ns
+            if raw[at + LOOKUP_STATUS_AT]:
+                return False
+            key, start_ns = struct.unpack_from("=QQ", raw, at + 8)
+            return start_ns < older_than_ns or is_earlier(key)
 
         return list(self._select("lookups", boundary.LOOKUP_BYTES, is_wanted))
 
@@ -157,12 +161,12 @@ class KernelMaps:
         return found
 
     def open_calls(self, older_than_ns: int) -> list[tuple[int, bytes]]:
-        """(key, struct call) of calls that began before a time, have not returned, and have no record."""
+        """(key, struct call) of calls that began before a time, or before tracing did, and have no record."""
         keys, values, count = self._maps["calls"].items()
         size = boundary.CALL.size
         found = []
         for i, (start_ns,) in enumerate(struct.iter_unpack(f"=Q{size - 8}x", values[: count * size])):
-            if start_ns and start_ns < older_than_ns:
+            if start_ns and (start_ns < older_than_ns or values[i * size + CALL_IS_EARLIER_AT]):
                 raw = bytes(values[i * size : (i + 1) * size])
                 if not (raw[73] or raw[74]):  # has_record, is_paused
                     found.append((U64.unpack_from(keys, 8 * i)[0], raw))
@@ -188,6 +192,30 @@ class KernelMaps:
     def call_of(self, key: int) -> bytes | None:
         """A thread's struct call."""
         return self._maps["calls"].get(U64.pack(key))
+
+    def hold_earlier_call(self, key: int, thread_key: int, call: bytes) -> bool:
+        """Let a thread be in a call that began before tracing; False when it has made another one since."""
+        try:
+            self._maps["calls"].add(U64.pack(key), call)
+        except OSError:
+            return False  # the map is full, or it is known
+        if self._maps["calls"].get(U64.pack(thread_key)) is not None and self.take_earlier_call(key):
+            return False
+        self._added[boundary.Counter.LOOKUPS_STARTED] += 1
+        return True
+
+    def earlier_call(self, key: int) -> bytes | None:
+        """The struct call of a lookup that began before tracing; None when the kernel has ended it."""
+        return self._maps["calls"].get(U64.pack(key))
+
+    def take_earlier_call(self, key: int) -> bytes | None:
+        """The same, and it is ended by us: nobody else can any more."""
+        found = self.earlier_call(key)
+        return found if found is not None and self._maps["calls"].remove(U64.pack(key)) else None
+
+    def lookup_of(self, key: int) -> bytes | None:
+        """The record under a key."""
+        return self._maps["lookups"].get(U64.pack(key))
 
     def drop_lookup(self, key: int) -> bool:
         """Forget a wire lookup that nothing will end; whether it was still there."""
@@ -252,6 +280,11 @@ class KernelMaps:
                 (int(line.split()[1]) for line in text.splitlines() if line.startswith("memlock:")), 0
             )
         return total
+
+
+def is_earlier(key: int) -> bool:
+    """Whether it is the key of a call that was under way when tracing began (wire keys may have any bits)."""
+    return key >> 62 == 1
 
 
 def _words(raw: memoryview, count: int) -> tuple[int, ...]:

@@ -14,11 +14,13 @@ from ebpfdns.correlate import items
 from ebpfdns.model import boundary
 from ebpfdns.model.boundary import Counter, LookupFlag
 from ebpfdns.observe import leftovers, memory, receive_queues, resolv_conf, siblings, snapshot
+from ebpfdns.observe.kernel_maps import is_earlier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ebpfdns.correlate.tracker import Name
+    from ebpfdns.observe.earlier import Earlier
     from ebpfdns.observe.kernel_maps import KernelMaps
     from ebpfdns.pipeline import Pipeline
 
@@ -50,7 +52,9 @@ class Scanner:
         pipeline: Pipeline,
         alive_tid: Callable[[int], int],
         clock: Callable[[], dict[str, int]],
+        earlier: Earlier,
     ) -> None:
+        self._earlier = earlier
         self._clock = clock
         self._maps = maps
         self._pipeline = pipeline
@@ -97,7 +101,7 @@ class Scanner:
         expired: list[bytes] = []
         read: list[bytes] = []
         for raw, key, start_ns, _, pid, tid in lookups:
-            is_due = self._pipeline.is_due("lookup", key, start_ns, now_ns)
+            is_due = self._is_lookup_due(key, start_ns, now_ns)
             if _flags(raw) & LookupFlag.ANSWER_UNREAD:
                 if is_due and self._was_read(raw, pid):
                     frame = leftovers.end_as_read(self._maps, raw)
@@ -111,11 +115,17 @@ class Scanner:
                 due.append(("lookups", (raw, key, pid, tid)))
         return due, expired, read
 
+    def _is_lookup_due(self, key: int, start_ns: int, now_ns: int) -> bool:
+        """One that began before tracing is old enough as soon as it is certain."""
+        if is_earlier(key) and not self._earlier.is_sure(key):
+            return False
+        return self._pipeline.is_due("lookup", key, start_ns, now_ns, at_once=is_earlier(key))
+
     def _due_calls(self, calls: list[tuple[int, bytes]], now_ns: int) -> list[_Due]:
         due: list[_Due] = []
         for key, raw in calls:
             seen = boundary.CALL.unpack(raw)
-            if self._pipeline.is_due("lookup", key, seen.start_ns, now_ns):
+            if self._is_lookup_due(key, seen.start_ns, now_ns):
                 due.append(("calls", (raw, key, seen.pid, seen.tid)))
         return due
 
@@ -150,6 +160,9 @@ class Scanner:
             confs[str(pid)] = dict(resolv_conf.resolv_conf(self._alive_tid(pid)))
             if with_snapshots:
                 threads |= {str(tid): facts for tid, facts in snapshot.thread_snapshots(pid, tids).items()}
+        for kind, (_, key, _, tid) in due:
+            if kind != "connects" and is_earlier(key) and str(tid) in threads:
+                threads[str(tid)]["resolver_wait"] = self._earlier.wait_in(threads[str(tid)])
         waits = {}
         for kind, (raw, key, _, tid) in due:
             raw_wait = self._maps.wait_of(key if kind == "calls" else _thread_key(raw))

@@ -24,6 +24,7 @@ from ebpfdns.errors import EbpfdnsError, NoSuchTargetError
 from ebpfdns.model.boundary import Counter, FrameKind
 from ebpfdns.observe import leftovers
 from ebpfdns.observe.accounts import loss_totals, own_cost
+from ebpfdns.observe.earlier import Earlier
 from ebpfdns.observe.loop_watch import LoopWatch
 from ebpfdns.observe.plan import IDLE_NS, MS, OPEN_NS, RESCAN_AFTER_MS, Plan
 from ebpfdns.observe.scanner import Scanner
@@ -47,9 +48,11 @@ FLUSH_S = 2.0
 FRAMES_A_FEED = 256
 RESCAN_EVERY_NS = 30_000 * MS
 PROCESS_FRAME = struct.pack("=I", FrameKind.PROCESS)
+#: what has started, and all the ways to end
 OPEN_COUNTERS = (
-    *(Counter.LOOKUPS_STARTED, Counter.LOOKUPS_OK, Counter.LOOKUPS_FAILED, Counter.LOOKUPS_ABANDONED),
-    *(Counter.CONNECTS_STARTED, Counter.CONNECTS_OK, Counter.CONNECTS_FAILED, Counter.CONNECTS_ABANDONED),
+    *(Counter.LOOKUPS_STARTED, Counter.CONNECTS_STARTED),
+    *(Counter.LOOKUPS_OK, Counter.LOOKUPS_FAILED, Counter.LOOKUPS_ABANDONED, Counter.LOOKUPS_UNSEEN),
+    *(Counter.CONNECTS_OK, Counter.CONNECTS_FAILED, Counter.CONNECTS_ABANDONED, Counter.CONNECTS_UNSEEN),
 )
 
 
@@ -71,7 +74,11 @@ class Session:
         self._recorder = recorder
         self._pipeline = Pipeline()
         self._targets: dict[int, Target] = {}
-        self._scanner = Scanner(kernel.maps, self._pipeline, self._alive_tid, self._now)
+        variant = kernel.variant
+        self._earlier = Earlier(
+            kernel.maps, frozenset(variant.dns_ports), knows_host_ids=variant.pid_namespace is None
+        )
+        self._scanner = Scanner(kernel.maps, self._pipeline, self._alive_tid, self._now, self._earlier)
         self._loops = LoopWatch(kernel.maps, self._pipeline, self._alive_tid, options.stuck_after_ns)
         self._poller = select.poll()
         self._dropped = 0
@@ -118,6 +125,7 @@ class Session:
             self._adopt(target)
         if options.ready_file is not None:
             options.ready_file.touch()
+        self._earlier.find(targets, time.monotonic_ns())
         logs.info("ready", targets=[target.pid for target in targets], wire=self._kernel.has_wire)
 
     def _adopt(self, target: Target) -> None:
@@ -189,12 +197,16 @@ class Session:
         totals = self._kernel.maps.counters()
         self._take_kept(totals[Counter.FRAMES_KEPT])
         counts = [totals[index] for index in OPEN_COUNTERS]
+        lookups, connects, *ends = counts
+        is_open = lookups > sum(ends[:4]) or connects > sum(ends[4:])
         handshakes = totals[Counter.HANDSHAKES_STARTED] - totals[Counter.HANDSHAKES_ENDED]
-        is_open = counts[0] > sum(counts[1:4]) or counts[4] > sum(counts[5:])
-        return is_open or handshakes > self._scanner.evicted_handshakes or bool(self._pipeline.told_open())
+        is_open = is_open or handshakes > self._scanner.evicted_handshakes
+        return is_open or bool(self._pipeline.told_open())
 
     def _scan(self, plan: Plan) -> None:
         now = self._now()
+        if frames := self._earlier.look(now["now_ns"]):
+            self._feed(items.Frames(**now, frames=frames))
         scans = self._scanner.scan(now["now_ns"], now["wall_ns"], self._options.stuck_after_ns)
         for number, scan in enumerate(scans):
             if number == 0:

@@ -76,22 +76,16 @@ def lookup_event(
     found: Event = {
         "id": identity,
         "name": name_text(lookup),
-        "api": lookup.api,
+        "api": None if lookup.api == "none" else lookup.api,
         "resolver": "unknown" if lookup.is_wire else resolver,
-        "status": None if lost_end else lookup.status,
+        "status": _status(lookup, lost_end=lost_end),
         "since": "before_attach" if lookup.before_attach else "attach",
-        "started": rfc3339(started_wall_ns),
+        "started": None if lookup.before_attach else rfc3339(started_wall_ns),
     }
     if lookup.name_cut:
         found["name_cut"] = True
-    end_ns = now_ns if lookup.end_ns is None else lookup.end_ns
-    if update is not None:
-        found["update"] = update
-        found["elapsed_ms"] = milliseconds(now_ns - lookup.start_ns)
-    elif lost_end:
-        found |= {"duration_ms": None, "lost_end": True}
-    else:
-        found["duration_ms"] = milliseconds(end_ns - lookup.start_ns)
+    found |= age(lookup, now_ns, update, lost_end=lost_end)
+    if update is None and not lost_end:
         if lookup.status == "failed":
             found["error"] = lookup_error(lookup)
         elif lookup.status == "ok" and lookup.addresses:
@@ -106,6 +100,23 @@ def lookup_event(
         if loop is not None:
             found["last_event_loop_return"] = loop
     return found
+
+
+def age(thing: Lookup | Connect, now_ns: int, update: int | None, *, lost_end: bool) -> Event:
+    """How long it has taken or took; of what began before tracing only how long at least."""
+    found: Event = {} if update is None else {"update": update}
+    field = "duration_ms" if update is None else "elapsed_ms"
+    until_ns = now_ns if update is not None or thing.end_ns is None else thing.end_ns
+    took_ms = milliseconds(until_ns - thing.start_ns)
+    if thing.before_attach:
+        found |= {field: None, "open_for_at_least_ms": took_ms}
+    else:
+        found[field] = None if lost_end else took_ms
+    return found | {"lost_end": True} if lost_end else found
+
+
+def _status(thing: Lookup | Connect, *, lost_end: bool) -> str | None:
+    return None if lost_end or thing.status == "unseen" else thing.status
 
 
 def lookup_error(lookup: Lookup) -> Event:
@@ -130,8 +141,8 @@ def _query(query: Query, lookup: Lookup, *, is_over: bool) -> Event:
         "server": server(query.server),
         "network": {"transport": query.transport},
         "encrypted": None,
-        "attempt": query.attempts,
-        "sent_ms": offset(query.sent_ns),
+        "attempt": None if lookup.before_attach else query.attempts,
+        "sent_ms": offset(query.sent_ns) if query.sent_is_known else None,
         "resent_ms": offset(query.resent_ns),
         "reply_ms": offset(query.reply_ns),
         "rcode": None if query.rcode is None else dns_names.rcode_name(query.rcode),
@@ -202,7 +213,7 @@ def connect_event(
     """The `connect` object: in flight when `update` is given, else ended."""
     found: Event = {
         "id": identity,
-        "status": None if lost_end else connect.status,
+        "status": _status(connect, lost_end=lost_end),
         "server": server(connect.server),
         "network": {"transport": connect.transport, "type": connect.family},
         "purpose": purpose(connect),
@@ -211,14 +222,11 @@ def connect_event(
         found["phase"] = "tls"
     if connect.family == "unix":
         found["path"] = _path(connect)
-    if update is not None:
-        found |= {"update": update, "elapsed_ms": milliseconds(now_ns - connect.start_ns)}
-    elif lost_end:
-        found |= {"duration_ms": None, "lost_end": True}
-    else:
-        found["duration_ms"] = milliseconds((connect.end_ns or now_ns) - connect.start_ns)
-        if connect.status == "failed":
-            found["error"] = errors.connect_error(connect.error)
+    if connect.before_attach:
+        found["since"] = "before_attach"
+    found |= age(connect, now_ns, update, lost_end=lost_end)
+    if update is None and not lost_end and connect.status == "failed":
+        found["error"] = errors.connect_error(connect.error)
     has_lookup = connect.lookup_name is not None and lookup_id is not None
     found["lookup"] = {"id": lookup_id, "name": printable(connect.lookup_name or b"")} if has_lookup else None
     has_tcp = connect.transport == "tcp" and connect.tcp_state is not None

@@ -23,18 +23,25 @@ def _what(thing: Lookup | Connect) -> str:
 
 def in_flight(thing: Lookup | Connect, now_ns: int, cause: Cause) -> str:
     """It is stuck, for so long, because of this."""
-    return f"{_what(thing)} in flight for {seconds(now_ns - thing.start_ns)}: {cause.summary}"
+    return f"{_what(thing)} in flight for {_age(thing, now_ns - thing.start_ns)}: {cause.summary}"
 
 
 def ended(thing: Lookup | Connect, now_ns: int, cause: Cause | None = None) -> str:
     """It has ended so, after so long."""
     given_up = "was given up after" if isinstance(thing, Connect) else "was abandoned after"
     verb = {"ok": "took", "failed": "failed after"}.get(thing.status, given_up)
-    took = seconds((now_ns if thing.end_ns is None else thing.end_ns) - thing.start_ns)
+    took = _age(thing, (now_ns if thing.end_ns is None else thing.end_ns) - thing.start_ns)
+    if thing.status == "unseen":
+        verb = "has ended, how was not seen, after"
     # What kept a connection waiting that then came up is in the cause; "does not answer" would be wrong here.
     is_up = isinstance(thing, Connect) and thing.status == "ok"
     why = _error(thing) if cause is None or is_up else cause.summary
     return f"{_what(thing)} {verb} {took}" + (f": {why}" if why else "")
+
+
+def _age(thing: Lookup | Connect, ns: int) -> str:
+    """How long, as far as that is known."""
+    return f"at least {seconds(ns)}" if thing.before_attach else seconds(ns)
 
 
 def _error(thing: Lookup | Connect) -> str | None:

@@ -30,8 +30,11 @@ def counted(counters: Sequence[int], *, stuck_lookups: int, stuck_connects: int)
 def _of(what: str, counters: Sequence[int], stuck: int) -> dict[str, int]:
     started = counters[Counter[f"{what}_STARTED"]]
     ends = {end: counters[Counter[f"{what}_{end.upper()}"]] for end in ("ok", "failed", "abandoned")}
-    in_flight = max(started - sum(ends.values()), 0)  # the counters are not read at one moment
-    return {"started": started, **ends, "stuck": stuck, "in_flight": in_flight}
+    at = Counter[f"{what}_UNSEEN"]
+    unseen = counters[at] if at < len(counters) else 0  # a recording from before there was that counter
+    in_flight = max(started - sum(ends.values()) - unseen, 0)  # the counters are not read at one moment
+    told = {"started": started, **ends, "stuck": stuck, "in_flight": in_flight}
+    return told | {"end_unseen": unseen} if unseen else told
 
 
 def latencies(histograms: Sequence[list[int]]) -> Event:

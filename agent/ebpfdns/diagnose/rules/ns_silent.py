@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ebpfdns.diagnose.case import is_local
 from ebpfdns.diagnose.cause import Cause, Evidence
 from ebpfdns.diagnose.observations import errors, no_reply, sockets, thread_waits
-from ebpfdns.diagnose.wording import dig, listing, milliseconds, seconds, server_text, shown_text
+from ebpfdns.diagnose.wording import dig, listing, server_text, shown_text
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.case import LookupCase
@@ -22,7 +22,7 @@ def rule(case: LookupCase) -> Cause | None:
     if case.answered or case.lookup.unexpected_replies or case.has_unread_answer:
         return None
     if not case.silent:
-        return _from_snapshot(case)
+        return None
     silent = [server for server in case.servers if any(query.server == server for query in case.silent)]
     waited_ns = max(map(case.waited_ns, case.silent))
     evidence = [no_reply(case, server) for server in silent]
@@ -36,7 +36,7 @@ def rule(case: LookupCase) -> Cause | None:
     return Cause(
         "ns_silent",
         "likely" if doubts or errors_met or not _had_its_time(case) else "confirmed",
-        f"No DNS server answers: {named} {verb[not case.is_open]} silent for {seconds(waited_ns)}.",
+        f"No DNS server answers: {named} {verb[not case.is_open]} silent for {case.lasted(waited_ns)}.",
         (*evidence, *doubts),
         _remedy(case, silent[0]),
     )
@@ -78,29 +78,6 @@ def _not_asked(case: LookupCase) -> list[Evidence]:
         return [Evidence("probe_missing", "not seen: whether resolv.conf names further servers")]
     named = listing(map(shown_text, later))
     return [Evidence("query_sent", f"{named} has not been asked yet", {"servers_not_asked": len(later)})]
-
-
-def _from_snapshot(case: LookupCase) -> Cause | None:
-    """The questions left before tracing began; all there is to see is a thread that waits for a server."""
-    if not case.lookup.before_attach or case.sent or case.thread is None:
-        return None
-    waited_for = [s for s in case.thread.sockets if s.kind == "udp" and s.is_dns and s.rx_queue_bytes == 0]
-    servers = list(dict.fromkeys(waited.remote for waited in waited_for if waited.remote))
-    if not servers:
-        return None
-    named = listing(map(server_text, servers))
-    since = Evidence(
-        "attached_late",
-        f"the question left before tracing began, {seconds(case.elapsed_ns)} ago or earlier",
-        {"elapsed_ms": milliseconds(case.elapsed_ns)},
-    )
-    return Cause(
-        "ns_silent",
-        "possible",
-        f"The program waits for {named}, and nothing has come from there.",
-        (since, thread_waits(case.thread, case.elapsed_ns), *sockets(case.thread)),
-        _remedy(case, servers[0]),
-    )
 
 
 def _remedy(case: LookupCase, server: Server) -> str:

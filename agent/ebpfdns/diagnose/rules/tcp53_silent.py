@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose.case import A_SECOND_NS, WORTH_SAYING_NS
 from ebpfdns.diagnose.cause import Cause, Evidence
-from ebpfdns.diagnose.wording import dig, milliseconds, seconds, server_text
+from ebpfdns.diagnose.wording import dig, milliseconds, server_text
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.case import LookupCase
@@ -59,7 +59,7 @@ def _no_reply(case: LookupCase, server: Server, waited_ns: int) -> Evidence:
     verb = "has not answered" if case.is_open else "did not answer"
     return Evidence(
         "no_reply",
-        f"{server_text(server)} {verb} over TCP for {seconds(waited_ns)}",
+        f"{server_text(server)} {verb} over TCP for {case.lasted(waited_ns)}",
         {"server": server.address, "port": server.port, "waited_ms": milliseconds(waited_ns)},
     )
 

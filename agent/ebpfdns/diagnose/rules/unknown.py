@@ -61,7 +61,7 @@ def of_connect(case: ConnectCase) -> Cause | None:
         "retransmits": connect.retransmits,
     }
     fact = "unix_peer_waited_for" if connect.family == "unix" else "blocked_in_syscall"
-    text = f"the connect to {peer} has not come back for {seconds(case.elapsed_ns)}{state}"
+    text = f"the connect to {peer} has not come back for {case.lasted(case.elapsed_ns)}{state}"
     return Cause(
         "unknown",
         "possible",
@@ -73,7 +73,7 @@ def of_connect(case: ConnectCase) -> Cause | None:
 
 def _summary(case: LookupCase) -> str:
     """What is known, in a sentence."""
-    name, age = subject(case.lookup), seconds(case.elapsed_ns)
+    name, age = subject(case.lookup), case.lasted(case.elapsed_ns)
     if case.lookup.status == "ok":
         return f"The lookup of {name} worked, but took {age}: {_slowest(case)}."
     verb = "has taken" if case.is_open else "took"

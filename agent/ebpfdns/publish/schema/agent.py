@@ -157,8 +157,8 @@ def stats() -> Schema:
         {
             "since": timestamp("When counting began."),
             "targets": _counter("Processes traced now."),
-            "lookups": _counters("Lookups.", "started", "ok", "failed", "abandoned", "stuck", "in_flight"),
-            "connects": _counters("Connects.", "started", "ok", "failed", "abandoned", "stuck", "in_flight"),
+            "lookups": _counters("Lookups.", *ENDS, may=("end_unseen",)),
+            "connects": _counters("Connects.", *ENDS, may=("end_unseen",)),
             "queries": _counters("DNS questions.", "sent", "answered", "unanswered"),
             "latency_ms": record(
                 "Latency histograms.",
@@ -175,13 +175,15 @@ def stats() -> Schema:
     )
 
 
+ENDS = ("started", "ok", "failed", "abandoned", "stuck", "in_flight")
 COUNTERS = {
-    "started": "began.",
+    "started": "began, or were found in flight when tracing began.",
     "ok": "ended with a result.",
     "failed": "ended with an error.",
     "abandoned": "were left unfinished: their socket was closed, or thread and process went away.",
     "stuck": "were in flight for `--stuck-after` or longer.",
     "in_flight": "have not ended yet.",
+    "end_unseen": "began before tracing and ended without a sign of how; absent when none did.",
     "sent": "were sent.",
     "answered": "got an answer.",
     "unanswered": "got none before their lookup ended or the resolver gave up.",
@@ -192,8 +194,11 @@ def _counter(description: str) -> Schema:
     return or_null(count(description))
 
 
-def _counters(what: str, *names: str) -> Schema:
-    return record(what, {name: _counter(f"How many {COUNTERS[name]}") for name in names})
+def _counters(what: str, *names: str, may: tuple[str, ...] = ()) -> Schema:
+    always, sometimes = (
+        {name: _counter(f"How many {COUNTERS[name]}") for name in some} for some in (names, may)
+    )
+    return record(what, always, sometimes)
 
 
 def _agent() -> Schema:

@@ -11,7 +11,9 @@ from ebpfdns.publish.schema.participants import (
     PURPOSES,
     STATUS_ENDED,
     STATUS_IN_FLIGHT,
+    age_known,
     end_known,
+    least_age,
     lookup_link,
     lost_end,
     server,
@@ -25,11 +27,10 @@ def in_flight() -> Schema:
     required = {
         **_always(STATUS_IN_FLIGHT),
         "update": count("1 in the first line about this connect, then 2, 3 …", at_least=1),
-        "elapsed_ms": measure("Its age when the line was made."),
+        "elapsed_ms": or_null(measure("Its age when the line was made; null with `before_attach`.")),
     }
-    return record("A connect in flight.", required, {"path": _path(), "phase": _phase()}) | {
-        "allOf": _unix_has_a_path()
-    }
+    may = {"path": _path(), "phase": _phase(), **_earlier()}
+    return record("A connect in flight.", required, may) | {"allOf": [*_unix_has_a_path(), age_known()]}
 
 
 def ended() -> Schema:
@@ -38,15 +39,15 @@ def ended() -> Schema:
     required = {
         **always,
         "status": or_null(always["status"]),
-        "duration_ms": or_null(measure("From start to end; null when the end was lost.")),
+        "duration_ms": or_null(measure("From start to end; null when one of them was not seen.")),
     }
-    may = {"error": _error(), "path": _path(), "phase": _phase(), "lost_end": lost_end()}
+    may = {"error": _error(), "path": _path(), "phase": _phase(), "lost_end": lost_end(), **_earlier()}
     rules = [
         when({"status": "failed"}, needs=["error"]),
         when({"status": "ok"}, bars=["error"]),
         when({"status": "abandoned"}, bars=["error"]),
-        when({"status": None}, needs=["lost_end"], bars=["error"]),
-        end_known(),
+        when({"status": None}, bars=["error"]),
+        *end_known(),
         *_unix_has_a_path(),
     ]
     return record("A connect that ended, or whose end was lost.", required, may) | {"allOf": rules}
@@ -97,6 +98,11 @@ def _phase() -> Schema:
         "The TCP connection is up, and the line is about the TLS handshake on it: from its first message "
         "to the first answer. Absent while the connection itself is made.",
     )
+
+
+def _earlier() -> dict[str, Schema]:
+    since = constant("before_attach", "It was already in flight when tracing began; absent otherwise.")
+    return {"since": since, "open_for_at_least_ms": least_age()}
 
 
 def _path() -> Schema:

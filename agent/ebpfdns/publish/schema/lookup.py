@@ -9,7 +9,9 @@ from __future__ import annotations
 from ebpfdns.publish.schema.participants import (
     STATUS_ENDED,
     STATUS_IN_FLIGHT,
+    age_known,
     end_known,
+    least_age,
     lost_end,
     server,
     timestamp,
@@ -31,10 +33,11 @@ from ebpfdns.publish.schema.terms import (
 )
 
 ID_MAX = 0xFFFF
+START = "`lookup.started` (with `before_attach`: from when it was found)"
 
 SINCE = {
     "attach": "seen from its start.",
-    "before_attach": "already in flight when tracing began: found by a snapshot, its times count from then.",
+    "before_attach": "already in flight when tracing began, and found by a look at its thread.",
 }
 QUERY_STATES = {
     "waiting": "no answer yet.",
@@ -54,7 +57,7 @@ def in_flight() -> Schema:
     required = {
         **_always(STATUS_IN_FLIGHT),
         "update": count("1 in the first line about this lookup, then 2, 3 …", at_least=1),
-        "elapsed_ms": measure("Its age when the line was made; with `before_attach` its least age."),
+        "elapsed_ms": or_null(measure("Its age when the line was made; null with `before_attach`.")),
         "waiting_on": or_null(ref("waiting_on", _WAITING)),
     }
     may = {
@@ -68,7 +71,7 @@ def in_flight() -> Schema:
             },
         ),
     }
-    return record("A lookup in flight.", required, may)
+    return record("A lookup in flight.", required, may) | {"allOf": [age_known()]}
 
 
 def ended() -> Schema:
@@ -77,7 +80,7 @@ def ended() -> Schema:
     required = {
         **always,
         "status": or_null(always["status"]),
-        "duration_ms": or_null(measure("From start to end; null when the end was lost.")),
+        "duration_ms": or_null(measure("From start to end; null when one of them was not seen.")),
     }
     may = {
         **_sometimes(),
@@ -92,8 +95,8 @@ def ended() -> Schema:
         when({"status": "failed"}, needs=["error"], bars=["addresses"]),
         when({"status": "ok"}, bars=["error"]),
         when({"status": "abandoned"}, bars=["error", "addresses"]),
-        when({"status": None}, needs=["lost_end"], bars=["error", "addresses"]),
-        end_known(),
+        when({"status": None}, bars=["error", "addresses"]),
+        *end_known(),
     ]
     return record("A lookup that ended.", required, may) | {"allOf": rules}
 
@@ -107,10 +110,12 @@ def _always(statuses: dict[str, str]) -> dict[str, Schema]:
         "name": or_null(
             text("The name as the program asked for it, escaped; null when it could not be read.")
         ),
-        "api": text(
-            "The call it came by; `wire`: no known call, the question itself was seen.",
-            pattern="^[a-z][a-z0-9_]*$",
-            examples=["getaddrinfo", "gethostbyname", "res_query", "go", "cgo", "resolve1", "wire"],
+        "api": or_null(
+            text(
+                "The call it came by; `wire`: no known call, the question was seen; null: not observed.",
+                pattern="^[a-z][a-z0-9_]*$",
+                examples=["getaddrinfo", "gethostbyname", "res_query", "go", "cgo", "resolve1", "wire"],
+            )
         ),
         "resolver": text(
             "Whose code resolves; `unknown` where that is not known.",
@@ -119,7 +124,7 @@ def _always(statuses: dict[str, str]) -> dict[str, Schema]:
         ),
         "status": choice("How it stands.", statuses),
         "since": choice("From when on it was seen.", SINCE),
-        "started": timestamp("When it started; with `before_attach` when it was first seen."),
+        "started": or_null(timestamp("When it started; null with `before_attach`.")),
         "queries": items(
             "The DNS questions of this lookup, in the order they were first sent; at most 8.",
             ref("query", "A question."),
@@ -129,6 +134,7 @@ def _always(statuses: dict[str, str]) -> dict[str, Schema]:
 
 def _sometimes() -> dict[str, Schema]:
     return {
+        "open_for_at_least_ms": least_age(),
         "name_cut": constant(
             value=True, description="The name was longer than is kept; absent when it is whole."
         ),
@@ -165,8 +171,8 @@ def query() -> Schema:
         "attempt": or_null(
             count("1 for the first time this question is sent, then 2, 3 …; null: not observed.", at_least=1)
         ),
-        "sent_ms": or_null(measure("When it was first sent, counted from `lookup.started`.")),
-        "reply_ms": or_null(measure("When the answer was read, counted from `lookup.started`; null: none.")),
+        "sent_ms": or_null(measure(f"When it was first sent, counted from {START}; null: not seen.")),
+        "reply_ms": or_null(measure(f"When the answer came, counted from {START}; null: none.")),
         "rcode": or_null(
             text("The answer's response code; null: no answer.", examples=["NOERROR", "SERVFAIL"])
         ),
@@ -174,14 +180,12 @@ def query() -> Schema:
         "state": choice("How it stands.", QUERY_STATES),
     }
     may = {
-        "resent_ms": or_null(
-            measure("When it was last sent again, counted from `lookup.started`; null: never.")
-        ),
+        "resent_ms": or_null(measure(f"When it was last sent again, counted from {START}; null: never.")),
         "error": or_null(
             text("The error of the socket; null: none.", pattern="^E[A-Z0-9]+$", examples=["ENETUNREACH"])
         ),
     }
-    return record("A DNS question, with all times counted from `lookup.started`.", required, may)
+    return record(f"A DNS question, with all times counted from {START}.", required, may)
 
 
 def waiting_on() -> Schema:

@@ -6,7 +6,7 @@ Must not know: lookups, connects, or when a line is written.
 
 from __future__ import annotations
 
-from ebpfdns.publish.schema.terms import Schema, choice, constant, count, or_null, record, text
+from ebpfdns.publish.schema.terms import Schema, choice, constant, count, measure, or_null, record, text
 
 PORT_MAX = 65535
 
@@ -149,13 +149,37 @@ def lost_end() -> Schema:
     )
 
 
-def end_known() -> Schema:
-    """A status or a duration is known exactly when the end was not lost."""
-    return {
-        "if": {"required": ["lost_end"]},
-        "then": {"properties": {"status": {"type": "null"}, "duration_ms": {"type": "null"}}},
-        "else": {"properties": {"duration_ms": {"type": "number"}}},
+def end_known() -> list[Schema]:
+    """A duration is known exactly when start and end were seen; a status, when the end was."""
+    no_duration = {"duration_ms": {"type": "null"}}
+    unless_earlier = {
+        "if": _BEFORE_ATTACH,
+        "then": {"properties": no_duration},
+        "else": {"properties": {"duration_ms": {"type": "number"}, "status": {"type": "string"}}},
     }
+    lost = {"properties": {"status": {"type": "null"}, **no_duration}}
+    return [{"if": {"required": ["lost_end"]}, "then": lost, "else": unless_earlier}, age_known()]
+
+
+def age_known() -> Schema:
+    """Of what began before tracing its least age is told, and nothing that would need its start."""
+    unknown = {"elapsed_ms": {"type": "null"}, "started": {"type": "null"}}
+    known = {"elapsed_ms": {"type": "number"}, "started": {"type": "string"}, "open_for_at_least_ms": False}
+    return {
+        "if": _BEFORE_ATTACH,
+        "then": {"properties": unknown, "required": ["open_for_at_least_ms"]},
+        "else": {"properties": known},
+    }
+
+
+def least_age() -> Schema:
+    """What is known of the age of a thing that began before tracing."""
+    return measure(
+        "With `before_attach` only: how long it has been seen in flight, so it is at least so old."
+    )
+
+
+_BEFORE_ATTACH: Schema = {"properties": {"since": {"const": "before_attach"}}, "required": ["since"]}
 
 
 def lookup_link(description: str) -> Schema:

@@ -1,0 +1,199 @@
+"""Lookups that were under way when tracing began: found by a look at every thread, followed until they end.
+
+Owns: which threads those are, and whether each is in its lookup still. Must not know: lines, causes.
+
+No probe has seen such a call begin, and none will see it return. So it is put into the kernel's map of calls,
+under a key of its own: what the thread sends from now on joins it there, and the thread's next call or its end
+ends it. Whether it has simply returned only a look can tell, so each scan takes one: a thread that was not found
+in a resolver `STRIKES` times in a row, for `GONE_NS` at least, has left it. How it ended is then not known.
+
+It is told of only after a second look has found the same wait: that of a healthy lookup is shorter.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ebpfdns.model import boundary
+from ebpfdns.model.boundary import EARLIER_BIT, Api, Counter, LookupFlag, Status
+from ebpfdns.observe import leftovers, resolver_waits, snapshot, syscalls
+from ebpfdns.observe.processes import threads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ebpfdns.observe.kernel_maps import KernelMaps
+    from ebpfdns.observe.resolver_waits import ResolverWait
+    from ebpfdns.observe.target import Target
+
+MS = 1_000_000
+SURE_NS = 200 * MS
+GONE_NS = 150 * MS
+STRIKES = 3
+#: In a pid namespace the kernel's numbers are not ours: no thread has such a key, so only looks end it there.
+NOBODY_BIT = 1 << 61
+_CALL = {field: at for field, at, _ in boundary.CALL.offsets()}
+_LOOKUP = {field: at for field, at, _ in boundary.LOOKUP.offsets()}
+
+
+@dataclass(slots=True)
+class Held:
+    """One thread in a lookup that began earlier."""
+
+    key: int
+    pid: int
+    tid: int
+    found_ns: int
+    place: str  # the text of /proc/TID/syscall: the call, its arguments, the height of the stack
+    inodes: tuple[str, ...]  # of what it waits for
+    fds: tuple[int, ...]
+    has_probes: bool  # a later call of its thread would be seen
+    seen_ns: int  # there, the last time
+    is_sure: bool = False
+    strikes: int = 0
+    missed_ns: int = 0
+
+
+class Earlier:
+    """All of them, of one kernel."""
+
+    def __init__(self, maps: KernelMaps, dns_ports: frozenset[int], *, knows_host_ids: bool) -> None:
+        self._maps = maps
+        self._ports = dns_ports
+        self._mark = EARLIER_BIT if knows_host_ids else EARLIER_BIT | NOBODY_BIT
+        self._held: dict[int, Held] = {}
+
+    def find(self, targets: Iterable[Target], now_ns: int) -> int:
+        """Look at every thread of the targets, whose probes are live; how many are in a lookup."""
+        for target in targets:
+            places = {tid: _place(target.pid, tid) for tid in threads(target.pid)}
+            waiting = [tid for tid, text in places.items() if _may_be_lookup(text)]
+            looks = snapshot.thread_snapshots(target.pid, waiting) if waiting else {}
+            has_probes = any(library.functions for library in target.libraries)
+            for tid, facts in looks.items():
+                wait = resolver_waits.resolver_wait(facts, self._ports)
+                if wait is not None:
+                    self._hold(target.pid, tid, places[tid], wait, now_ns, has_probes=has_probes)
+        return len(self._held)
+
+    def is_sure(self, key: int) -> bool:
+        """Whether it was seen waiting twice, some time apart."""
+        held = self._held.get(key)
+        return held is not None and held.is_sure
+
+    def wait_in(self, facts: dict[str, Any]) -> dict[str, Any] | None:
+        """What a later snapshot of such a thread proves: kept with it, for those who know no ports."""
+        wait = resolver_waits.resolver_wait(facts, self._ports)
+        return None if wait is None else {"kind": wait.kind, "fds": list(wait.fds)}
+
+    def look(self, now_ns: int) -> list[bytes]:
+        """Look at each again; the frames of those that have ended, as the kernel would have sent them."""
+        moved: dict[int, list[Held]] = {}
+        for held in list(self._held.values()):
+            if self._maps.earlier_call(held.key) is None:
+                del self._held[held.key]  # the kernel has ended it, and told so
+            elif _place(held.pid, held.tid) == held.place and _inodes(held.pid, held.fds) == held.inodes:
+                self._is_there(held, now_ns)
+            else:
+                moved.setdefault(held.pid, []).append(held)
+        gone: list[bytes] = []
+        for pid, those in moved.items():
+            looks = snapshot.thread_snapshots(pid, [held.tid for held in those])
+            for held in those:
+                if self._has_left(held, looks[held.tid], now_ns):
+                    gone += self._end(held)
+        return gone
+
+    # One of them.
+
+    def _hold(
+        self, pid: int, tid: int, place: str, wait: ResolverWait, now_ns: int, *, has_probes: bool
+    ) -> None:
+        key = pid << 32 | tid | self._mark
+        held = Held(key, pid, tid, now_ns, place, _inodes(pid, wait.fds), wait.fds, has_probes, now_ns)
+        call = bytearray(boundary.CALL.size)
+        struct.pack_into("=Q", call, _CALL["start_ns"], now_ns)
+        struct.pack_into("=II", call, _CALL["pid"], pid, tid)
+        call[_CALL["api"]] = Api[wait.api.upper()] if wait.api else Api.NONE
+        call[_CALL["is_earlier"]] = 1
+        if self._maps.hold_earlier_call(key, pid << 32 | tid, bytes(call)):
+            self._held[key] = held
+
+    @staticmethod
+    def _is_there(held: Held, now_ns: int) -> None:
+        held.strikes, held.seen_ns = 0, now_ns
+        held.is_sure = held.is_sure or now_ns - held.found_ns >= SURE_NS
+
+    def _has_left(self, held: Held, facts: dict[str, Any], now_ns: int) -> bool:
+        """Whether a thread that is somewhere else now is in its lookup no more."""
+        wait = resolver_waits.resolver_wait(facts, self._ports)
+        if wait is not None and (held.has_probes or _inodes(held.pid, wait.fds) == held.inodes):
+            # Another wait of the same lookup: the next server, say. A new call would have been seen.
+            held.place, held.fds = _place(held.pid, held.tid), wait.fds
+            held.inodes = _inodes(held.pid, wait.fds)
+            self._is_there(held, now_ns)
+            return False
+        if not held.strikes:
+            held.missed_ns = now_ns
+        held.strikes += 1
+        return held.strikes >= STRIKES and now_ns - held.missed_ns >= GONE_NS
+
+    def _end(self, held: Held) -> list[bytes]:
+        """Its frame, which ends when it was last seen; none when the kernel was first."""
+        del self._held[held.key]
+        raw = self._maps.take_earlier_call(held.key)
+        if raw is None:
+            return []
+        record = self._maps.lookup_of(held.key)
+        if record is not None and leftovers.drop(self._maps, record, Counter.LOOKUPS_UNSEEN):
+            return [_ended(record, held.seen_ns)]
+        self._maps.count_end(Counter.LOOKUPS_UNSEEN)
+        return [_ended(_record_of(held.key, raw), held.seen_ns)]
+
+
+def _may_be_lookup(place: str) -> bool:
+    return syscalls.parse_call(place).name in resolver_waits.WAITS
+
+
+def _place(pid: int, tid: int) -> str:
+    """Where a thread is, to be compared."""
+    try:
+        with open(f"/proc/{pid}/task/{tid}/syscall", "rb") as file:  # noqa: PTH123 - for each of many threads
+            return file.read().decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
+def _inodes(pid: int, fds: Iterable[int]) -> tuple[str, ...]:
+    """What these descriptors are."""
+    found = []
+    for fd in fds:
+        try:
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))  # noqa: PTH115 - a single call each
+        except OSError:
+            found.append("")
+    return tuple(found)
+
+
+def _record_of(key: int, call: bytes) -> bytes:
+    """A struct lookup without queries, of a struct call."""
+    seen = boundary.CALL.unpack(call)
+    record = bytearray(boundary.LOOKUP.size)
+    struct.pack_into("=II", record, 0, boundary.FrameKind.LOOKUP, LookupFlag.BEFORE_ATTACH)
+    struct.pack_into("=QQ", record, _LOOKUP["key"], key, seen.start_ns)
+    host_pid = (key & ~(EARLIER_BIT | NOBODY_BIT)) >> 32
+    struct.pack_into("=IIII", record, _LOOKUP["pid"], seen.pid, seen.tid, host_pid, key & 0xFFFF_FFFF)
+    record[_LOOKUP["api"]] = seen.api
+    return bytes(record)
+
+
+def _ended(record: bytes, seen_ns: int) -> bytes:
+    """The record of a lookup that has ended, only as long as it has queries."""
+    count = min(record[_LOOKUP["query_count"]], boundary.MAX_QUERIES)
+    ended = bytearray(record[: boundary.LOOKUP.size + count * boundary.QUERY.size])
+    struct.pack_into("=Q", ended, _LOOKUP["end_ns"], seen_ns)
+    ended[_LOOKUP["status"]] = Status.UNSEEN
+    return bytes(ended)
