@@ -8,7 +8,7 @@ INLINE void thread_is_gone(u64 host) {
     if (!found) continue;
     struct call call = *found;
     if (calls.delete(&key) == 0 && call.start_ns)
-      end_call(&call, key, bpf_ktime_get_ns(), STATUS_ABANDONED, 0, 0, 0);
+      end_call(&call, key, bpf_ktime_get_ns(), i ? STATUS_UNSEEN : STATUS_ABANDONED, 0, 0, 0);
   }
   abandon_connect_of(host);
   waits.delete(&host);

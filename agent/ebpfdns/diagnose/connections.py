@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose.cause import Evidence
-from ebpfdns.diagnose.wording import milliseconds, seconds, times
+from ebpfdns.diagnose.wording import milliseconds, times
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.case import ConnectCase

@@ -3,9 +3,10 @@
 Owns: which threads those are, and whether each is in its lookup still. Must not know: lines, causes.
 
 No probe has seen such a call begin, and none will see it return. So it is put into the kernel's map of calls,
-under a key of its own: what the thread sends from now on joins it there, and the thread's next call or its end
-ends it. Whether it has simply returned only a look can tell, so each scan takes one: a thread that was not found
-in a resolver `STRIKES` times in a row, for `GONE_NS` at least, has left it. How it ended is then not known.
+under a key of its own: what the thread sends from now on joins it there, and the thread's next call or its
+end ends it. Whether it has simply returned only a look can tell, so each scan takes one: a thread that was
+not found in a resolver `STRIKES` times in a row, for `GONE_NS` at least, has left it. How it ended is then
+not known.
 
 It is told of only after a second look has found the same wait: that of a healthy lookup is shorter.
 """

@@ -3,9 +3,9 @@
 Owns: which waits on which sockets, and which functions on the stack, prove that.
 Must not know: when the lookup began, or how a snapshot is taken.
 
-Proof is a socket to a DNS server that the thread waits for itself, a local socket of a name service, or a frame
-of the resolver on its stack. A thread that serves an event loop is taken for one that waits for DNS only when its
-loop watches no other socket: it may just as well wait for something else.
+Proof is a socket to a DNS server that the thread waits for itself, a local socket of a name service, or a
+frame of the resolver on its stack. A thread that serves an event loop is taken for one that waits for DNS
+only when its loop watches no other socket: it may just as well wait for something else.
 """
 
 from __future__ import annotations

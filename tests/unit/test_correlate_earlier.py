@@ -1,0 +1,40 @@
+"""What a look at a thread adds to a lookup that began before tracing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ebpfdns.correlate.earlier import completed
+from ebpfdns.model.facts import Lookup, Query, Server
+
+SERVER = Server("192.0.2.53", 53)
+FOUND = Lookup(1, 100, 10, 11, 10, "none", "in_flight", before_attach=True)
+SOCKET: dict[str, Any] = {"fd": 3, "kind": "udp", "remote": ["192.0.2.53", 53], "state": "ESTABLISHED"}
+LOOK = {"sockets": [SOCKET], "resolver_wait": {"kind": "dns", "fds": [3]}}
+EARLIER = Query(SERVER, "udp", 100, sent_is_known=False)
+SEEN = Query(SERVER, "udp", 200, name=b"www.lab.test.", type=1, id=7)
+
+
+def test_the_socket_tells_whom_it_asked() -> None:
+    """Server and transport are known; when, and what, are not."""
+    assert completed(FOUND, LOOK, None).queries == (EARLIER,)
+
+
+def test_a_question_seen_takes_its_place_and_gives_the_name() -> None:
+    """The same server asked again: that question is whole, and has the name."""
+    found = completed(replace(FOUND, queries=(SEEN,)), LOOK, None)
+    assert (found.queries, found.name) == ((SEEN,), b"www.lab.test")
+
+
+def test_what_was_known_stays_known() -> None:
+    """At the end nobody can look any more."""
+    before = completed(replace(FOUND, comm=b"worker"), LOOK, None)
+    assert completed(replace(FOUND, status="unseen"), None, before).queries == (EARLIER,)
+    assert completed(FOUND, None, replace(before, name=b"x")).name == b"x"
+
+
+def test_a_connection_that_is_not_up_carries_no_question() -> None:
+    """SYN_SENT: nothing was asked yet. Other sockets ask nothing either."""
+    waiting = {**SOCKET, "kind": "tcp", "state": "SYN_SENT"}
+    assert completed(FOUND, {**LOOK, "sockets": [waiting, {**SOCKET, "fd": 4}]}, None).queries == ()
