@@ -17,6 +17,7 @@
 #define COMM_BYTES 16
 #define MAX_QUERIES 8
 #define MAX_ADDRESSES 8
+#define STRAY_SENDER 7 /* of lookup.addresses, while fewer are known: who sent the latest reply from elsewhere */
 
 /* First field of every frame in the ring buffer. */
 enum frame_kind {
@@ -69,6 +70,9 @@ enum status {
 #define QUERY_NAME_CUT 4  /* longer than QUERY_NAME_BYTES */
 #define QUERY_NO_MESSAGE 8 /* no packet left: the kernel refused the connect or the send */
 #define QUERY_SETTLED 16   /* another server has answered the same question */
+#define QUERY_EDNS 32      /* it has something behind the question: an OPT record */
+#define QUERY_LATE 64      /* a reply came at reply_ns, when the socket was closed */
+#define QUERY_REPLY_REFUSED 128 /* a reply came at reply_ns, and this host's own firewall dropped it */
 
 struct query {
   __u64 socket; /* identity only: the kernel's struct sock */
@@ -89,7 +93,9 @@ struct query {
   __u8 name_bytes;
   __u8 name[QUERY_NAME_BYTES]; /* DNS wire format */
   __u16 local_port; /* of its socket; 0: not known */
-  __u8 pad[8];
+  __u32 question_hash; /* of name and type, letters of either case alike */
+  __u16 reply_bytes;
+  __u8 pad[2];
 };
 
 /* A lookup that has been noticed: it asked or connected (open, in the map `lookups`), or it ended (in the ring). */
@@ -105,10 +111,12 @@ struct lookup {
   __u32 host_tid;
   __s32 code;       /* EAI_…, h_errno, or errno, by api */
   __u16 more_answered; /* of more_queries */
-  __u16 descriptor_error;  /* EMFILE, ENFILE: a socket or file was refused inside it for want of descriptors */
+  __u8 descriptor_error; /* EMFILE, ENFILE: a socket or file was refused inside it for want of descriptors */
+  __u8 wrong_senders;  /* replies with the right id from an address that was not asked; all of these stop at 255 */
   __u16 family;     /* hints.ai_family, or the function's af */
   __u16 more_queries;  /* beyond the MAX_QUERIES that are kept */
-  __u16 unexpected_replies; /* came to a socket of this lookup, but fit no question */
+  __u8 wrong_ids;       /* replies that came to a socket of this lookup, but fit no question */
+  __u8 wrong_questions; /* replies with the id of a question, to another one */
   __u16 name_bytes;
   __u8 api;
   __u8 status;
@@ -158,6 +166,7 @@ struct call {
 #define CONNECT_HAS_LOOKUP 4   /* the lookup_… fields are set */
 #define CONNECT_PATH_IS_ABSTRACT 8
 #define CONNECT_BEFORE_ATTACH 64 /* found by the agent under way: start_ns is when */
+#define CONNECT_REFUSED_HERE 128 /* this host's own firewall drops its packets: nobody tells the program */
 #define CONNECT_IS_LINK 16 /* only leads from the thread to the socket's own record, see `key` */
 #define CONNECT_IS_TLS 32  /* the connection is up: start_ns is when its ClientHello left, which waits for an answer */
 

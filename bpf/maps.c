@@ -31,6 +31,17 @@ struct question_key {
 };
 BPF_HASH(asked, struct question_key, u64, MAX_QUESTIONS);
 BPF_HASH(sockets, u64, struct dns_socket, MAX_SOCKETS);
+
+/* (id, local port) of a question → its lookup, for a reply that reaches no socket. Each has one place, which a later
+ * one may take: then that reply is not seen. */
+#define WAITING_PLACES 2048
+struct waiting {
+  u64 key;
+  u32 question_hash;
+  u16 id;
+  u16 port;
+};
+BPF_ARRAY(waiting, struct waiting, WAITING_PLACES);
 /* socket → when it was closed with more lookups open than it remembers: the agent ends those. */
 BPF_HASH(closed_sockets, u64, u64, 1024);
 

@@ -28,6 +28,8 @@ struct question {
   u16 type;
   u16 name_bytes;
   u16 is_cut;
+  u32 hash; /* of name and type; never 0 */
+  u32 has_more; /* records behind the question */
   u64 name_hash;
   u8 name[96]; /* QUERY_NAME_BYTES of it are kept; whole 8-byte words are hashed */
 };
@@ -79,7 +81,7 @@ INLINE bool read_headers(struct __sk_buff *skb, struct packet *packet, bool is_l
   if (!IS_DNS_PORT(is_leaving ? port : source_port)) return false;
   if (protocol != IPPROTO_UDP && protocol != IPPROTO_TCP) return false;
   packet->transport = protocol;
-  packet->port = port;
+  packet->port = is_leaving ? port : source_port;
   packet->local_port = is_leaving ? source_port : port;
   packet->payload = transport_at + UDP_HEADER_BYTES;
   if (head[0] >> 4 == 4) {
@@ -104,6 +106,7 @@ INLINE bool read_question(struct __sk_buff *skb, u32 at, u32 end, struct questio
   u32 name_at = at + DNS_HEADER_BYTES, position = name_at;
   if (end < name_at + 5 || load_u16(skb, at + 4) != 1) return false;
   question->id = load_u16(skb, at);
+  question->has_more = load_u16(skb, at + 10);
   u8 label = 0;
   LOOP (int i = 0; i < MAX_NAME_LABELS; i++) {
     if (position + 5 > end || !load(skb, position, &label, 1) || label > 63) return false;
@@ -127,5 +130,6 @@ INLINE bool read_question(struct __sk_buff *skb, u32 at, u32 end, struct questio
     hash ^= hash >> 29;
   }
   question->name_hash = hash;
+  question->hash = ((u32)(hash ^ hash >> 32) ^ question->type * 0x9E3779B1U) | 1;
   return true;
 }

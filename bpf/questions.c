@@ -23,7 +23,8 @@ INLINE void fill_query(struct query *query, struct packet *packet, struct questi
   query->family = packet->family;
   query->transport = packet->transport;
   query->attempts = 1;
-  query->flags = question->is_cut ? QUERY_NAME_CUT : 0;
+  query->flags = (question->is_cut ? QUERY_NAME_CUT : 0) | (question->has_more ? QUERY_EDNS : 0);
+  query->question_hash = question->hash;
   query->local_port = packet->local_port;
   query->name_bytes = question->is_cut ? QUERY_NAME_BYTES : question->name_bytes;
   __builtin_memcpy(query->server, packet->peer, 16);
@@ -59,6 +60,21 @@ INLINE void add_question(struct lookup *record, struct packet *packet, struct qu
     record->more_queries++;
   }
   count(QUERIES_SENT, 1);
+}
+
+/* Where a question waits by its id and port. */
+INLINE struct waiting *waiting_at(u32 id, u32 port) {
+  int place = (id * 31 + port) & (WAITING_PLACES - 1);
+  return waiting.lookup(&place);
+}
+
+INLINE void note_waiting(u64 key, struct question *question, u16 port) {
+  struct waiting *place = waiting_at(question->id, port);
+  if (!place) return;
+  place->key = key;
+  place->question_hash = question->hash;
+  place->id = question->id;
+  place->port = port;
 }
 
 INLINE void remember_open_key(struct dns_socket *socket, u64 key) {
@@ -180,6 +196,7 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
     return;
   }
   struct question_key asked_as = {.socket = packet->socket, .id = question.id};
+  bool is_udp = packet->transport == IPPROTO_UDP;
   /* A and AAAA of a name are one lookup; a second A of it at the same time is another one, told apart by its id. */
   u64 first_key = WIRE_KEY(packet->socket, question.name_hash);
   u64 other_key = WIRE_KEY(packet->socket, question.name_hash + 1 + question.id);
@@ -189,6 +206,7 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
     /* The same id for another name: whoever asked first has given up, and the id is used again. */
     bool is_this = *known_key >> 63 == 0 || *known_key == first_key || *known_key == other_key;
     if (known && is_this) {
+      if (is_udp) note_waiting(*known_key, &question, packet->local_port);
       add_question(known, packet, &question, true);
       return;
     }
@@ -208,6 +226,7 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
     if (!record) record = new_wire_lookup(socket, &question, key);
   }
   if (!record) return;
+  if (is_udp) note_waiting(key, &question, packet->local_port);
   add_question(record, packet, &question, false);
   if (asked.update(&asked_as, &key) != 0) {
     record->flags |= LOOKUP_MAY_BE_MISSED;
@@ -215,11 +234,42 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
   }
 }
 
+/* What a message has turned out to be, in lookup.is_expected. */
+#define FITS_NOTHING 0
+#define FITS 1
+#define FITS_OTHER_QUESTION 2
+#define FITS_OTHER_SERVER 3
+
+/* A reply that the resolver must refuse. */
+INLINE void note_stray(struct lookup *record, u8 fits, u8 family, u8 *sender) {
+  if (fits == FITS_NOTHING && record->wrong_ids < 255) record->wrong_ids++;
+  if (fits == FITS_OTHER_QUESTION && record->wrong_questions < 255) record->wrong_questions++;
+  if (fits != FITS_OTHER_SERVER) return;
+  if (record->wrong_senders < 255) record->wrong_senders++;
+  record->address_families[STRAY_SENDER] = family;
+  __builtin_memcpy(record->addresses[STRAY_SENDER], sender, 16);
+}
+
+/* What counts of a message that has arrived. */
+struct reply {
+  u16 id;
+  u16 bits;
+  u16 answers;
+  u16 bytes;
+  u32 question_hash; /* 0: it has none, or it was not looked at */
+};
+
 /* A message of a DNS server has reached a socket of a target. */
-INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, u16 id, u16 bits, u16 answers) {
-  struct question_key asked_as = {.socket = packet->socket, .id = id};
+INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, struct reply *reply) {
+  u16 bits = reply->bits;
+  struct question_key asked_as = {.socket = packet->socket, .id = reply->id};
   u64 *key_at = asked.lookup(&asked_as);
-  u64 key = key_at ? *key_at : socket->call_key;
+  u64 key;
+  bool is_asked_for = key_at != NULL && bits & 0x8000;
+  if (key_at)
+    key = *key_at;
+  else /* a wire lookup: the one, as far as is known, that this socket serves */
+    key = socket->open_keys[0] ? socket->open_keys[0] : socket->call_key;
   struct lookup *record = lookups.lookup(&key);
   if (!record) {
     if (key_at) return;
@@ -228,39 +278,43 @@ INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, u1
     if (!record) return;
   }
   if (record->status) return;
-  if (!key_at || !(bits & 0x8000)) {
-    record->unexpected_replies++;
+  if (!is_asked_for) {
+    if (record->wrong_ids < 255) record->wrong_ids++;
     return;
   }
   u64 now = bpf_ktime_get_ns();
-  record->is_expected = 0;
+  record->is_expected = FITS_NOTHING;
   record->is_complete = 1;
   LOOP (int i = 0; i < MAX_QUERIES; i++) {
     if (i >= record->query_count) break;
     struct query *query = &record->queries[i];
-    bool is_asked = query->socket == packet->socket && query->id == id && !(query->flags & QUERY_NO_MESSAGE);
-    if (is_asked && is_same_server(query, packet)) {
-      record->is_expected = 1;
+    bool is_asked = query->socket == packet->socket && query->id == reply->id && !(query->flags & QUERY_NO_MESSAGE);
+    if (is_asked && reply->question_hash && query->question_hash && reply->question_hash != query->question_hash) {
+      if (!record->is_expected) record->is_expected = FITS_OTHER_QUESTION;
+    } else if (is_asked && is_same_server(query, packet)) {
+      record->is_expected = FITS;
       if (!(query->flags & QUERY_ANSWERED)) {
         query->flags |= QUERY_ANSWERED | (bits & 0x0200 ? QUERY_TRUNCATED : 0);
         query->reply_ns = now;
         query->rcode = bits & 15;
-        query->answers = answers;
+        query->answers = reply->answers;
+        query->reply_bytes = reply->bytes;
         count(QUERIES_ANSWERED, 1);
         observe(LATENCY_QUERY, now - query->sent_ns);
       }
     } else if (is_asked) {
       query->flags |= QUERY_SETTLED;
+      if (!record->is_expected) record->is_expected = FITS_OTHER_SERVER;
     }
     if (!(query->flags & (QUERY_ANSWERED | QUERY_SETTLED | QUERY_NO_MESSAGE))) record->is_complete = 0;
   }
-  if (!record->is_expected) {
-    if (record->more_queries > record->more_answered) {
+  if (record->is_expected != FITS) {
+    if (!record->is_expected && record->more_queries > record->more_answered) {
       record->more_answered++;
       count(QUERIES_ANSWERED, 1);
       asked.delete(&asked_as);
     } else {
-      record->unexpected_replies++;
+      note_stray(record, record->is_expected, packet->family, packet->peer);
       return;
     }
   }

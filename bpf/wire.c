@@ -14,7 +14,8 @@ struct stream {
 /* The rest of a reply whose beginning came in an earlier segment: now it is an answer. */
 INLINE void part_arrives(struct packet *packet, struct dns_socket *socket) {
   socket->has_part = 0;
-  message_arrives(packet, socket, socket->part_id, socket->part_bits, socket->part_answers);
+  struct reply reply = {.id = socket->part_id, .bits = socket->part_bits, .answers = socket->part_answers};
+  message_arrives(packet, socket, &reply);
 }
 
 INLINE void keep(struct dns_socket *socket, struct stream *stream, bool is_leaving) {
@@ -70,14 +71,17 @@ INLINE bool read_message(struct __sk_buff *skb, struct packet *packet, struct dn
   if (is_leaving) {
     message_leaves(skb, at, end, packet, socket);
   } else if (end >= at + DNS_HEADER_BYTES) {
-    u16 id = load_u16(skb, at), bits = load_u16(skb, at + 2), answers = load_u16(skb, at + 6);
+    struct reply reply = {.id = load_u16(skb, at), .bits = load_u16(skb, at + 2), .answers = load_u16(skb, at + 6)};
     if (message + length > bytes && is_stream) {
-      socket->part_id = id;
-      socket->part_bits = bits;
-      socket->part_answers = answers;
+      socket->part_id = reply.id;
+      socket->part_bits = reply.bits;
+      socket->part_answers = reply.answers;
       socket->has_part = 1;
     } else {
-      message_arrives(packet, socket, id, bits, answers);
+      struct question question = {};
+      reply.bytes = end - at;
+      if (load_u16(skb, at + 4)) reply.question_hash = read_question(skb, at, end, &question) ? question.hash : ~0U;
+      message_arrives(packet, socket, &reply);
     }
   }
   return end < skb->len;

@@ -159,6 +159,9 @@ STORIES = {
         ("rcode_retry", "likely"),  # and not one_reply_lost
         ("rcode_error",),
     ),
+    "its own firewall": Story(
+        "glibc", FAULTS["local_firewall"], (), ("local_firewall", "confirmed"), ("send_refused_eperm",)
+    ),
     "no such name": Story("glibc", FAULTS["nxdomain"], (), None),
     "one reply lost": Story(
         "glibc",
@@ -222,11 +225,25 @@ STORIES = {
         ("reply_ignored", "confirmed"),
         ("reply_mismatch", "no_reply"),
     ),
+    "another question": Story(
+        "glibc",
+        serving((ONE,), one=({**GOOD_ANSWER, "wrong_question": True},)),
+        (("reply_ignored", "likely"),) * 2,
+        ("reply_ignored", "confirmed"),
+        ("reply_mismatch", "no_reply"),
+    ),
+    "another sender, which the kernel drops": Story(
+        "glibc",
+        FAULTS["reply_ignored"],
+        (("reply_ignored", "likely"),) * 2,
+        ("reply_ignored", "confirmed"),
+        ("reply_mismatch", "no_reply"),
+    ),
     "another sender": Story(
         "musl",
         serving((ONE,), one=({**GOOD_ANSWER, "source": TWO},)),
         (("reply_ignored", "likely"),) * 2,
-        ("reply_ignored", "likely"),
+        ("reply_ignored", "confirmed"),
         ("reply_mismatch", "no_reply"),
     ),
     "over TCP, and well": Story("glibc", FAULTS["tcp"], (), None),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from program import Program, of_this_machine
 
 from ebpfdns.lab import topology
 from ebpfdns.lab.faults import FAULTS, GOOD_ANSWER, Fault, ServerPlan
+from ebpfdns.lab.firewall import wall as wall_in
 from ebpfdns.lab.namespace import Sandbox
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def walled() -> Iterator[Callable[[str, str], Sandbox]]:
     with Sandbox() as sandbox:
 
         def wall(hook: str, rule: str) -> Sandbox:
-            chain = f"add chain inet lab wall {{ type filter hook {hook} priority 0; }}"
-            rules = f"add table inet lab; {chain}; add rule inet lab wall {rule}"
-            assert sandbox.popen(["nft", rules], stderr=subprocess.PIPE).wait() == 0
+            wall_in(sandbox, hook, rule)
             return sandbox
 
         yield wall
@@ -61,22 +59,59 @@ def is_update(number: int) -> Callable[[Line], bool]:
 
 
 @needs_nft
-def test_own_firewall(programs: dict[str, Path], walled: Callable[[str, str], Sandbox]) -> None:
-    """When this host lets no question leave, its firewall is named beside the route: which, is not seen."""
+@pytest.mark.parametrize("libc", ["glibc", "musl"])
+def test_own_firewall(programs: dict[str, Path], walled: Callable[[str, str], Sandbox], libc: str) -> None:
+    """When this host lets no question leave, its firewall is named, for what it dropped was seen."""
     sandbox = walled("output", "udp dport 53 drop")
     with FAULTS["healthy"].setup(sandbox, options=SHORT):
-        program = Program(sandbox, [of_this_machine(programs, "lookup-musl"), "--name", NAME])
+        program = Program(sandbox, [of_this_machine(programs, f"lookup-{libc}"), "--name", NAME])
         with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
             program.go()
             lines = agent.finish()
+    assert len(of(lines, "lookup")) == 1
     for line in of(lines, "lookup_stuck") + of(lines, "lookup"):
-        assert verdict(line) == ("ns_unreachable", "possible")
-        assert facts(line) == ["connect_no_route"]
-        assert "firewall" in line["cause"]["summary"]
+        assert verdict(line) == ("local_firewall", "confirmed")
+        assert facts(line) == ["send_refused_eperm"]
         assert "nft list ruleset" in line["cause"]["remedy"]
         (query,) = line["lookup"]["queries"]
-        assert (query["state"], query["error"], query["id"]) == ("failed", None, None)
+        assert (query["state"], query["error"], query["id"]) == ("failed", "EPERM", None)
         assert query["server"]["address"] == topology.SERVER_1
+
+
+@needs_nft
+@pytest.mark.parametrize("libc", ["glibc", "musl"])
+def test_answers_dropped_here(
+    programs: dict[str, Path], walled: Callable[[str, str], Sandbox], libc: str
+) -> None:
+    """Answers that reach this host and are dropped by it are no silence of the server."""
+    sandbox = walled("input", "udp sport 53 drop")
+    with FAULTS["healthy"].setup(sandbox, options=SHORT):
+        program = Program(sandbox, [of_this_machine(programs, f"lookup-{libc}"), "--name", NAME])
+        with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
+            program.go()
+            lines = agent.finish()
+    assert verdict(only(lines, "lookup")) == ("local_firewall", "confirmed")
+    assert facts(only(lines, "lookup")) == ["reply_dropped"]
+    stuck = of(lines, "lookup_stuck")
+    assert {verdict(line) for line in stuck} <= {
+        ("local_firewall", "likely"),
+        ("local_firewall", "confirmed"),
+    }
+    assert verdict(stuck[0])[1] == "likely"
+
+
+@needs_nft
+def test_own_firewall_only_for_tcp(programs: dict[str, Path], walled: Callable[[str, str], Sandbox]) -> None:
+    """SYNs that this host drops itself look like a closed port far away, and are told apart."""
+    sandbox = walled("output", "tcp dport 53 drop")
+    with serving(CUT, GOOD_ANSWER).setup(sandbox, options=SHORT):
+        program = Program(sandbox, [of_this_machine(programs, "lookup-glibc"), "--name", NAME])
+        with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
+            program.go()
+            (line,) = agent.wait_for(is_update(3))
+            lines = agent.stop()
+    assert verdict(line) == ("local_firewall", "confirmed")
+    assert verdict(of(lines, "connect_stuck")[-1]) == ("local_firewall", "confirmed")
 
 
 @needs_nft

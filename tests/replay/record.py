@@ -53,6 +53,8 @@ STORIES = {
     "nxdomain": Story("nxdomain"),
     "tcp": Story("tcp"),
     "first_ns_dead": Story("first_ns_dead"),
+    "reply_ignored": Story("reply_ignored"),
+    "local_firewall": Story("local_firewall"),
     "one_reply_lost": Story("one_reply_lost", options="timeout:1 attempts:1"),
     "late_reply": Story("late_reply", options="timeout:1 attempts:2"),
     "threads": Story(

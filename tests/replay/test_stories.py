@@ -35,6 +35,8 @@ CAUSES: dict[str, list[str | None]] = {
     "first_ns_dead": ["first_ns_dead"],
     "one_reply_lost": ["one_reply_lost"],
     "late_reply": ["late_reply"],
+    "reply_ignored": ["reply_ignored"],
+    "local_firewall": ["local_firewall"],
     "threads": ["ns_silent", "ns_silent", "ns_silent"],
     "connect_after_dns": [None],
     "ipv6_first_blackholed": [None],

@@ -67,7 +67,7 @@ lookups = st.builds(
     code=maybe(st.integers(-11, 5)),
     queries=st.lists(queries, max_size=6).map(tuple),
     more_queries=st.integers(0, 2),
-    unexpected_replies=st.integers(0, 2),
+    wrong_ids=st.integers(0, 2),
     socket_closed=st.booleans(),
     may_be_missed=st.booleans(),
     before_attach=st.booleans(),

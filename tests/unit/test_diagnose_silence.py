@@ -168,7 +168,7 @@ TIMED_OUT = both(resent=5.0)
     ),
     (
         "an answer that fits no question",
-        situation(both(), age=3.0, unexpected_replies=1),
+        situation(both(), age=3.0, wrong_ids=1),
         "reply_ignored",
         "confirmed",
     ),
@@ -373,24 +373,24 @@ def test_late_reply(seen: Situation, expected: tuple[str | None, str | None]) ->
 
 
 @rows(
-    ("glibc, a second long", situation(both(), age=2.0, unexpected_replies=2), "reply_ignored", "confirmed"),
-    ("it may still come", situation(both(), age=0.5, unexpected_replies=2), "reply_ignored", "likely"),
+    ("glibc, a second long", situation(both(), age=2.0, wrong_ids=2), "reply_ignored", "confirmed"),
+    ("it may still come", situation(both(), age=0.5, wrong_ids=2), "reply_ignored", "likely"),
     (
         "a socket used for many lookups",
-        musl(both(), age=2.0, unexpected_replies=2),
+        musl(both(), age=2.0, wrong_ids=2),
         "reply_ignored",
         "likely",
     ),
     (
         "from another address: the twin only looks settled",
-        musl([replace(q, settled=True) for q in both()], age=2.0, unexpected_replies=1),
+        musl([replace(q, settled=True) for q in both()], age=2.0, wrong_ids=1),
         "reply_ignored",
         "likely",
     ),
     # near misses
     (
         "the right answers came as well",
-        situation(both(reply=0.01), age=0.02, status="ok", unexpected_replies=1),
+        situation(both(reply=0.01), age=0.02, status="ok", wrong_ids=1),
         None,
         None,
     ),

@@ -99,7 +99,7 @@ def test_enums_have_as_many_entries(name):
     ("struct", "first", "second"),
     [
         ("query", "sent_ns", "resent_ns"),
-        ("lookup", "more_queries", "unexpected_replies"),
+        ("lookup", "more_queries", "name_bytes"),
         ("connect", "tcp_state", "status"),
         ("process_change", "pid", "parent_pid"),
     ],

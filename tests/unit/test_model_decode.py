@@ -23,6 +23,7 @@ U8, U16, U32, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64)
 S32 = st.integers(-(1 << 31), (1 << 31) - 1)
 STATUSES = ("in_flight", "ok", "failed", "abandoned", "unseen")
 WWW = b"\3www\7example\0"
+STRAY = ("wrong_ids", "wrong_questions", "wrong_senders")
 
 
 def flags(prefix: str, **chosen: bool) -> int:
@@ -86,11 +87,11 @@ def lookups(draw: st.DrawFn) -> dict[str, Any]:
         "end_ns": draw(U64),
         **{name: draw(U32) for name in ("pid", "tid", "host_pid", "host_tid")},
         "code": draw(S32),
-        **{name: draw(U16) for name in ("family", "more_queries", "unexpected_replies")},
+        **{name: draw(U16) for name in ("family", "more_queries")},
         "name_bytes": len(name),
         "api": draw(st.sampled_from([int(api) for api in Api])),
         "status": draw(st.integers(0, 4)),
-        **{name: draw(U8) for name in ("more_addresses", "nested_calls")},
+        **{name: draw(U8) for name in ("more_addresses", "nested_calls", *STRAY)},
         "comm": draw(st.binary(max_size=15)),
         "service": draw(st.binary(max_size=31)),
         "name": name,
@@ -102,11 +103,33 @@ def lookups(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+def test_who_sent_what_fits_no_question():
+    """The address of a stray reply is read from its place among the result's, while that is free."""
+    addresses = bytes(7 * 16) + bytes([192, 0, 2, 7]) + bytes(12)
+    fields = {"address_families": bytes(7) + bytes([AF_INET]), "addresses": addresses, "wrong_senders": 1}
+    assert decode.lookup(lookup_frame([], **fields)).stray_sender == "192.0.2.7"
+    assert decode.lookup(lookup_frame([], **fields, address_count=8)).stray_sender is None
+    assert decode.lookup(lookup_frame([], **(fields | {"wrong_senders": 0}))).stray_sender is None
+
+
+@pytest.mark.parametrize(
+    ("flag", "field"), [("QUERY_LATE", "late_ns"), ("QUERY_REPLY_REFUSED", "dropped_ns")]
+)
+def test_a_reply_that_nobody_read_has_its_time(flag, field):
+    """It is no answer, and a later answer takes its place."""
+    unread = {"family": AF_INET, "reply_ns": 17, "flags": number(flag)}
+    (found,) = decode.lookup(lookup_frame([unread])).queries
+    assert (getattr(found, field), found.reply_ns, found.is_answered) == (17, None, False)
+    answered = unread | {"flags": number(flag) | number("QUERY_ANSWERED"), "reply_ns": 19}
+    (found,) = decode.lookup(lookup_frame([answered])).queries
+    assert (getattr(found, field), found.reply_ns) == (None, 19)
+
+
 @given(lookups(), st.lists(queries(), max_size=8))
 def test_a_lookup_comes_back_field_by_field(fields, asked):
     """Every field of a lookup is read from the compiler's offset, and 0 and unset flags become null."""
     found = decode.lookup(lookup_frame(asked, **fields))
-    for name in ("key", "start_ns", "pid", "tid", "host_pid", "more_queries", "unexpected_replies"):
+    for name in ("key", "start_ns", "pid", "tid", "host_pid", "more_queries", *STRAY):
         assert getattr(found, name) == fields[name], name
     assert (found.more_addresses, found.nested_calls) == (fields["more_addresses"], fields["nested_calls"])
     assert found.api == Api(fields["api"]).name.lower()

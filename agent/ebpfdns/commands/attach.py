@@ -155,6 +155,8 @@ def trace(
             stack.callback(target.close)
         host = read_host()
         _check_rights(host)
+        tracefs = ensure_tracefs()
+        host = replace(host, tracefs=str(tracefs))
         if assumed_kernel is not None:
             host = replace(host, kernel=kernel_version(assumed_kernel))
         # A probe finds a process by its first thread, which may have ended: then it is bound to no process.
@@ -167,7 +169,7 @@ def trace(
             follow_children=children,
         )
         _raise_limits()
-        kernel = stack.enter_context(Kernel(variant, ensure_tracefs()))
+        kernel = stack.enter_context(Kernel(variant, tracefs))
         if dry_run:
             _dry_run(kernel, targets)
             return

@@ -86,6 +86,13 @@ class LookupCase:
         twins = (other for other in self.answered if (other.id, other.type) == (query.id, query.type))
         return not (query.settled and any(twins))
 
+    def went_on_by_tcp(self, query: Query) -> bool:
+        """Whether its answer is not waited for any more: its twin's was truncated, and both go by TCP now."""
+        return any(
+            other.transport == "tcp" and other.server == query.server and other.sent_ns >= query.sent_ns
+            for other in self.lookup.queries
+        ) and any(other.truncated and other.server == query.server for other in self.answered)
+
     @cached_property
     def silent(self) -> tuple[Query, ...]:
         """UDP questions without an answer for long enough to be worth a word."""
@@ -94,6 +101,7 @@ class LookupCase:
             for query in self.sent
             if query.transport == "udp"
             and self.is_open_question(query)
+            and not self.went_on_by_tcp(query)
             and self.waited_ns(query) >= WORTH_SAYING_NS
         )
 
@@ -167,6 +175,14 @@ class LookupCase:
             return True
         waited_for = self.thread.sockets if self.thread else ()
         return any(waited.kind == "udp" and waited.is_dns for waited in waited_for)
+
+    @property
+    def has_stray_reply(self) -> bool:
+        """Whether something came that may have been meant as an answer: the server is not plainly silent."""
+        return bool(self.lookup.unexpected_replies) or any(
+            (query.dropped_ns is not None or query.late_ns is not None) and not self.went_on_by_tcp(query)
+            for query in self.sent
+        )
 
     @property
     def has_unread_answer(self) -> bool:

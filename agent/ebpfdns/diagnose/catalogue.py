@@ -108,7 +108,12 @@ CATALOGUE = (
         "An earlier name source holds the lookup before DNS is asked.",
         nsswitch_order_stall.rule,
     ),
-    Entry("local_firewall", "This host's own firewall refuses to send the question.", local_firewall.rule),
+    Entry(
+        "local_firewall",
+        "This host's own firewall refuses the question, or drops the answer.",
+        local_firewall.rule,
+        local_firewall.of_connect,
+    ),
     Entry("ns_unreachable", "There is no route to the DNS server.", ns_unreachable.rule),
     Entry("ns_refused", "Nothing listens on the DNS server's port.", ns_refused.rule),
     Entry(

@@ -22,6 +22,7 @@ PATH_BYTES = 108
 COMM_BYTES = 16
 MAX_QUERIES = 8
 MAX_ADDRESSES = 8
+STRAY_SENDER = 7
 SOCKET_OPEN_KEYS = 8
 MAX_UNREAD = 8
 WAIT_ON_SEVERAL, WAIT_ON_ONE = -1, -2
@@ -117,6 +118,9 @@ class QueryFlag(IntFlag):
     NAME_CUT = 4
     NO_MESSAGE = 8
     SETTLED = 16
+    EDNS = 32
+    LATE = 64
+    REPLY_REFUSED = 128
 
 
 class ConnectFlag(IntFlag):
@@ -129,6 +133,7 @@ class ConnectFlag(IntFlag):
     IS_LINK = 16
     IS_TLS = 32
     BEFORE_ATTACH = 64
+    REFUSED_HERE = 128
 
 
 class WaitKind(IntEnum):
@@ -215,7 +220,9 @@ QUERY = Layout(
         ("name_bytes", "B"),
         ("name", f"{QUERY_NAME_BYTES}s"),
         ("local_port", "H"),
-        ("pad", "8x"),
+        ("question_hash", "I"),
+        ("reply_bytes", "H"),
+        ("pad", "2x"),
     ),
 )
 
@@ -234,10 +241,12 @@ LOOKUP = Layout(
         ("host_tid", "I"),
         ("code", "i"),
         ("more_answered", "H"),
-        ("descriptor_error", "H"),
+        ("descriptor_error", "B"),
+        ("wrong_senders", "B"),
         ("family", "H"),
         ("more_queries", "H"),
-        ("unexpected_replies", "H"),
+        ("wrong_ids", "B"),
+        ("wrong_questions", "B"),
         ("name_bytes", "H"),
         ("api", "B"),
         ("status", "B"),

@@ -105,7 +105,10 @@ def lookup(raw: bytes | memoryview) -> Lookup:
         comm=_text(head.comm),
         queries=queries,
         more_queries=head.more_queries,
-        unexpected_replies=head.unexpected_replies,
+        wrong_ids=head.wrong_ids,
+        wrong_questions=head.wrong_questions,
+        wrong_senders=head.wrong_senders,
+        stray_sender=_stray_sender(head),
         addresses=_addresses(head),
         more_addresses=head.more_addresses,
         nested_calls=head.nested_calls,
@@ -160,6 +163,7 @@ def connect(raw: bytes | memoryview) -> Connect:
         comm=_text(seen.comm),
         in_lookup=bool(seen.flags & ConnectFlag.IN_LOOKUP),
         non_blocking=bool(seen.flags & ConnectFlag.NON_BLOCKING),
+        refused_here=bool(seen.flags & ConnectFlag.REFUSED_HERE),
         tcp_state=TCP_STATES.get(seen.tcp_state),
         retransmits=seen.retransmits,
         lookup_key=seen.lookup_key if has_lookup else None,
@@ -240,9 +244,19 @@ def _query(seen: Any) -> Query:  # noqa: ANN401 - a tuple of boundary.QUERY
         answers=seen.answers if is_answered else None,
         truncated=bool(seen.flags & QueryFlag.TRUNCATED),
         settled=bool(seen.flags & QueryFlag.SETTLED),
+        has_edns=bool(seen.flags & QueryFlag.EDNS),
+        reply_bytes=(seen.reply_bytes or None) if is_answered else None,
+        late_ns=_unread_reply_ns(seen, QueryFlag.LATE),
+        dropped_ns=_unread_reply_ns(seen, QueryFlag.REPLY_REFUSED),
         error=seen.error or None,
         local_port=seen.local_port or None,
     )
+
+
+def _unread_reply_ns(seen: Any, flag: QueryFlag) -> int | None:  # noqa: ANN401 - a tuple of boundary.QUERY
+    """When a reply came that the program cannot have read; a later one that it could stands there instead."""
+    is_told = seen.flags & flag and not seen.flags & QueryFlag.ANSWERED
+    return seen.reply_ns if is_told else None
 
 
 def _name(head: Any) -> tuple[bytes | None, str | None]:  # noqa: ANN401 - a tuple of boundary.LOOKUP
@@ -274,6 +288,14 @@ def _addresses(head: Any) -> tuple[str, ...]:  # noqa: ANN401 - a tuple of bound
         address_text(head.address_families[i], head.addresses[16 * i : 16 * i + 16]) for i in range(count)
     )
     return tuple(text for text in found if text is not None)
+
+
+def _stray_sender(head: Any) -> str | None:  # noqa: ANN401 - a tuple of boundary.LOOKUP
+    """Who sent the latest reply from elsewhere; its place may be taken by an address of the result."""
+    at = boundary.STRAY_SENDER
+    if not head.wrong_senders or head.address_count > at:
+        return None
+    return address_text(head.address_families[at], head.addresses[16 * at : 16 * at + 16])
 
 
 def _path(seen: Any) -> bytes:  # noqa: ANN401 - a tuple of boundary.CONNECT

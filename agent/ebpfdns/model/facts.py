@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+#: in coverage.missing, where it is so
+DROPS_UNSEEN = "packets that this host drops (a reply from another address, a firewall) are not seen"
+
 #: unseen: it has ended, and how was not seen, for it began before tracing did
 StatusWord = Literal["in_flight", "ok", "failed", "abandoned", "unseen"]
 LoopKind = Literal["epoll", "poll", "select"]
@@ -48,6 +51,10 @@ class Query:
     answers: int | None = None
     truncated: bool = False
     settled: bool = False  # another server has answered the same question
+    has_edns: bool = False  # something stands behind the question: an OPT record
+    reply_bytes: int | None = None
+    late_ns: int | None = None  # a reply came when the socket was closed
+    dropped_ns: int | None = None  # a reply came, and this host's own firewall dropped it
     error: int | None = None  # errno the kernel gave the socket (111 ECONNREFUSED …)
     local_port: int | None = None
 
@@ -101,7 +108,10 @@ class Lookup:
     comm: bytes = b""
     queries: tuple[Query, ...] = ()
     more_queries: int = 0
-    unexpected_replies: int = 0
+    wrong_ids: int = 0  # replies that came to its sockets and fit no question
+    wrong_questions: int = 0  # with the id of a question, to another one
+    wrong_senders: int = 0  # with the right id, from an address that was not asked
+    stray_sender: str | None = None  # the latest of these addresses
     addresses: tuple[str, ...] = ()
     more_addresses: int = 0
     nested_calls: int = 0
@@ -110,6 +120,11 @@ class Lookup:
     may_be_missed: bool = False  # a map was full: queries of it may be missing
     answer_unread: bool = False  # wire: its thread was away from its event loop when the answers came
     before_attach: bool = False  # then start_ns is when it was found: its age is that at least
+
+    @property
+    def unexpected_replies(self) -> int:
+        """All that its resolver must refuse."""
+        return self.wrong_ids + self.wrong_questions + self.wrong_senders
 
     @property
     def is_wire(self) -> bool:
@@ -137,6 +152,7 @@ class Connect:
     comm: bytes = b""
     in_lookup: bool = False
     non_blocking: bool = False
+    refused_here: bool = False  # this host's own firewall drops what it sends
     tcp_state: str | None = None
     retransmits: int = 0
     lookup_key: int | None = None  # the lookup that gave this address

@@ -108,6 +108,9 @@ class Kernel:
             call = point.event.removeprefix("syscalls/sys_enter_").removeprefix("syscalls/sys_exit_")
             if os.uname().machine == "aarch64" and call in probes.ONLY_AMD64:
                 continue
+            if point.function not in self._plan.functions:  # this kernel lacks what it needs
+                self.losses.append(point.loss)
+                continue
             try:
                 program_fd = self._load(point.function)
                 if point.is_raw:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ebpfdns.model.facts import DROPS_UNSEEN
+
 # enum bpf_prog_type and bpf_attach_type of include/uapi/linux/bpf.h
 KPROBE, TRACEPOINT, RAW_TRACEPOINT = 2, 5, 17
 CGROUP_SKB, CGROUP_SOCK, CGROUP_SOCK_ADDR = 8, 9, 18
@@ -64,6 +66,7 @@ TRACEPOINTS = (
     # The raw one first: the kernel calls them in the order they came; the second needs what the first notes.
     Tracepoint("socket_errs_raw", "inet_sk_error_report", _ERRORS, is_raw=True),
     Tracepoint("socket_errs", "sock/inet_sk_error_report", _ERRORS),
+    Tracepoint("packet_dropped", "kfree_skb", DROPS_UNSEEN, is_raw=True),
     *_wait("epoll_wait"),
     *_wait("epoll_pwait"),
     *_wait("epoll_pwait2"),

@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import time
+from dataclasses import replace
 
 from ebpfdns.model.boundary import Counter
 from ebpfdns.observe.host import read_host
@@ -24,7 +25,8 @@ Row = tuple[str, str, str]  # name, ok | degraded | missing, detail
 def self_test() -> list[Row]:
     """Rows for the doctor. HostCannotTraceError when nothing can be attached at all."""
     started_ns = time.monotonic_ns()
-    with Kernel(fitting(read_host()), ensure_tracefs()) as kernel:
+    tracefs = ensure_tracefs()
+    with Kernel(fitting(replace(read_host(), tracefs=str(tracefs))), tracefs) as kernel:
         target = Target(os.getpid())
         try:
             kernel.maps.set_options(1, publish_all=True)

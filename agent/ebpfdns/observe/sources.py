@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ebpfdns.observe.drops import DropLayout, drop_layout
 from ebpfdns.observe.host import INITIAL_PIDNS_INODE
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 #: Concatenated, because BCC rewrites map operations in the main text only; each needs those above it.
 FILES = (
     *("maps", "targets", "records", "lookups", "descriptors", "connects"),
-    *("packets", "handshakes", "questions", "wire", "sockets", "waits", "lifetimes"),
+    *("packets", "handshakes", "questions", "wire", "sockets", "drops", "waits", "lifetimes"),
 )
 
 CURRENT_IN_PACKETS_SINCE = LINKED_CALLS_SINCE = (6, 10)
@@ -38,7 +39,7 @@ class Sizes:
     calls: int = 10_752
     lookups: int = 4_320
     questions: int = 10_240
-    sockets: int = 7_680
+    sockets: int = 7_424
     connects: int = 1_536
     waits: int = 10_752
 
@@ -60,6 +61,8 @@ class Variant:
     linked_calls: bool = True
     #: return probes make a system call from the target, which a seccomp filter may answer with death
     returns_use_syscall: bool = False
+    #: what is needed to see dropped packets; None: they are not seen
+    drops: DropLayout | None = None
 
 
 def fitting(host: Host, **choices: Any) -> Variant:  # noqa: ANN401 - fields of Variant
@@ -69,6 +72,7 @@ def fitting(host: Host, **choices: Any) -> Variant:  # noqa: ANN401 - fields of 
         pid_namespace=None if is_initial else (host.pidns_device or 0, host.pidns_inode or 0),
         current_in_packets=host.kernel >= CURRENT_IN_PACKETS_SINCE,
         linked_calls=host.kernel >= LINKED_CALLS_SINCE,
+        drops=drop_layout(host.tracefs),
         returns_use_syscall=host.machine == "x86_64" and SINCE_RETURNS <= host.kernel < UNTIL_RETURNS,
         **choices,
     )
@@ -102,6 +106,16 @@ def definitions(variant: Variant) -> str:
         lines.append("#define FOLLOW_CHILDREN")
     if variant.current_in_packets:
         lines.append("#define CURRENT_IN_PACKETS")
+    if variant.drops is not None:
+        drops = variant.drops
+        lines += [
+            f"#define DROP_NETFILTER {drops.netfilter}",
+            f"#define DROP_CGROUP_EGRESS {drops.cgroup_egress}",
+            f"#define DROP_NO_SOCKET {drops.no_socket}",
+            f"#define SKB_HEAD {drops.head}",
+            f"#define SKB_TRANSPORT_HEADER {drops.transport_header}",
+            f"#define SKB_NETWORK_HEADER {drops.network_header}",
+        ]
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ def rule(case: LookupCase) -> Cause | None:
     silent = {query for query in case.silent if case.waited_ns(query) >= A_SECOND_NS}
     asked = case.servers
     dead = _leading(case, [server for server in asked if set(case.queries_to(server)) <= silent])
-    if not dead or len(dead) == len(asked) or case.lookup.unexpected_replies:
+    if not dead or len(dead) == len(asked) or case.has_stray_reply:
         return None
     next_one = asked[len(dead)]
     paid_ns = case.first_sent_ns(next_one) - case.first_sent_ns(dead[0])

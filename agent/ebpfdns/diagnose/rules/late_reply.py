@@ -23,17 +23,20 @@ SOON_NS = 500_000_000
 
 
 def rule(case: LookupCase) -> Cause | None:
-    """A reply came after the resolver had asked again, or had moved on to another server."""
+    """A reply came after the resolver had asked again, or had moved on, or had closed the socket."""
     late = [query for query in case.answered if query.transport == "udp" and _is_late(case, query)]
+    late += [query for query in case.sent if query.late_ns is not None and not case.went_on_by_tcp(query)]
     if not late:
         return None
     server = late[0].server
     named = server_text(server)
-    slowest_ns = max(map(case.waited_ns, late))
+    slowest_ns = max(_took_ns(case, query) for query in late)
     of_server = case.queries_to(server)
     # One late answer may be a lost question and a slow second one; not so if all of them were late.
     is_pattern = len(late) > 1 and all(query in late for query in of_server)
-    was_asked_once = any(_came_after_the_next_server(case, q) and q.attempts == 1 for q in late)
+    was_asked_once = any(
+        q.late_ns is not None or (_came_after_the_next_server(case, q) and q.attempts == 1) for q in late
+    )
     return Cause(
         "late_reply",
         "confirmed" if is_pattern or was_asked_once else "likely",
@@ -42,6 +45,11 @@ def rule(case: LookupCase) -> Cause | None:
         f"Find out what {named} waits for; try: {dig(server, case.lookup, '+time=15 +tries=1')}. "
         f"As a stopgap: options timeout:{_enough_s(slowest_ns)} in /etc/resolv.conf",
     )
+
+
+def _took_ns(case: LookupCase, query: Query) -> int:
+    """From the question to its answer, also to one that nobody could read."""
+    return case.waited_ns(query) if query.late_ns is None else query.late_ns - query.sent_ns
 
 
 def _is_late(case: LookupCase, query: Query) -> bool:
@@ -70,12 +78,19 @@ def _came_after_the_repetition(case: LookupCase, query: Query) -> bool:
 
 
 def _reply_late(case: LookupCase, query: Query) -> Evidence:
-    waited_ns = case.waited_ns(query)
+    waited_ns = _took_ns(case, query)
     numbers: Numbers = {
         "server": query.server.address,
         "reply_ms": milliseconds(waited_ns),
         "sent": query.attempts,
     }
+    if query.late_ns is not None:
+        return Evidence(
+            "reply_late",
+            f"{server_text(query.server)} answered {question(query)} after {seconds(waited_ns)}, "
+            "when its socket was closed",
+            numbers,
+        )
     return Evidence(
         "reply_late",
         f"{server_text(query.server)} answered {question(query)} after {seconds(waited_ns)}, "

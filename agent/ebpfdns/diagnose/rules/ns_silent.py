@@ -11,6 +11,7 @@ from ebpfdns.diagnose.case import is_local
 from ebpfdns.diagnose.cause import Cause, Evidence
 from ebpfdns.diagnose.observations import errors, no_reply, sockets, thread_waits
 from ebpfdns.diagnose.wording import dig, listing, server_text, shown_text
+from ebpfdns.model.facts import DROPS_UNSEEN
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.case import LookupCase
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def rule(case: LookupCase) -> Cause | None:
     """Questions wait, nothing was ever answered, nothing came that could have been an answer."""
-    if case.answered or case.lookup.unexpected_replies or case.has_unread_answer:
+    if case.answered or case.has_stray_reply or case.has_unread_answer:
         return None
     if not case.silent:
         return None
@@ -58,6 +59,9 @@ def _doubts(case: LookupCase, silent: list[Server]) -> list[Evidence]:
             "such as musl's, of no closed port"
         )
         doubts.append(Evidence("probe_missing", text, {"resolver": case.situation.resolver}))
+    elif DROPS_UNSEEN in case.situation.missing:
+        text = "not seen: whether an answer came from another address, which the kernel drops"
+        doubts.append(Evidence("probe_missing", text))
     return doubts
 
 

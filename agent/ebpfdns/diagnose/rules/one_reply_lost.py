@@ -41,7 +41,7 @@ class Pair:
 
 def rule(case: LookupCase) -> Cause | None:
     """One type has a good answer, the other none after a second, or only after it was asked again."""
-    if case.lookup.unexpected_replies:
+    if case.has_stray_reply:
         return None
     pairs = list(_pairs(case))
     if not pairs:
