@@ -203,6 +203,8 @@ struct connect {
 #define WAIT_ON_SEVERAL (-1) /* poll and select of two descriptors or more: perhaps an event loop */
 #define WAIT_ON_ONE (-2)     /* of one, or none: no loop */
 
+#define LOOP_RETURNS 2 /* a thread that came back from a wait so often will wait there again */
+
 /* What a thread waits in (start_ns > 0), and when it last came back to its event loop. One per thread, reused.
  * Its loop is the latest epoll instance it came back from; without one, what it polls or selects.
  */
@@ -217,7 +219,7 @@ struct wait {
   __u8 last_kind;  /* of the latest wait in its loop */
   __u8 has_unread; /* `unread` has an entry for this thread */
   __u8 pad_1;
-  __u16 returns;   /* how often it came back from its loop, as far as 65,535 */
+  __u16 returns;   /* how often it came back from its loop, as far as LOOP_RETURNS */
   __u16 set_size;  /* of poll: entries; of select: the highest descriptor + 1; 65,535 may be more */
   __u64 set;       /* poll: where the entries are; select: the first 64 descriptors wanted for reading, as bits */
 };

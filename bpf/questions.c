@@ -156,7 +156,7 @@ INLINE bool is_complete(struct lookup *record) {
 INLINE bool is_left_unread(struct dns_socket *socket, struct lookup *record, u64 key) {
   u64 thread = socket->call_key;
   struct wait *wait = waits.lookup(&thread);
-  if (!wait || wait->start_ns || wait->returns < 2) return false;
+  if (!wait || wait->start_ns || wait->returns < LOOP_RETURNS) return false;
   struct unread *left = unread.lookup(&thread);
   if (!left) {
     struct unread fresh = {.keys = {key}};

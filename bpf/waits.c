@@ -65,13 +65,13 @@ INLINE int wait_returns(u8 kind) {
   observe(LATENCY_WAIT + kind, now - wait->start_ns);
   wait->start_ns = 0;
   if (!IS_IN_LOOP(wait, kind)) return 0;
-  if (IS_EPOLL(kind) && wait->last_fd != wait->fd) {
-    wait->last_fd = wait->fd;
+  wait->last_return_ns = now;
+  if (wait->last_kind != kind || (IS_EPOLL(kind) && wait->last_fd != wait->fd)) {
+    wait->last_kind = kind;
+    wait->last_fd = IS_EPOLL(kind) ? wait->fd : -1;
     wait->returns = 0;
   }
-  wait->last_return_ns = now;
-  wait->last_kind = kind;
-  if (wait->returns != 0xFFFF) wait->returns++;
+  if (wait->returns < LOOP_RETURNS) wait->returns++;
   return 0;
 }
 

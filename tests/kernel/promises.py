@@ -28,6 +28,7 @@ def check(lines: list[Line], *, was_stopped: bool) -> None:
     for stuck, ended in ENDED.items():
         check_updates(lines, stuck)
         check_ends(lines, stuck, ended, was_stopped=was_stopped)
+    check_stalls(lines)
     check_counts(lines)
 
 
@@ -74,6 +75,19 @@ def check_ends(lines: list[Line], stuck: str, ended: str, *, was_stopped: bool) 
             over.add(line[ended]["id"])
             open_now.discard(line[ended]["id"])
     assert was_stopped or not open_now, open_now
+
+
+def check_stalls(lines: list[Line]) -> None:
+    """Each absence from an event loop is told with numbers 1, 2, 3 …, and never without something ready."""
+    latest: dict[int, tuple[int, float]] = {}
+    for line in lines:
+        if line["event"] == "event_loop_stall":
+            loop, thread = line["event_loop"], line["thread"]["id"]
+            assert loop["ready"], line["message"]
+            update, away_ms = latest.get(thread, (0, 0.0))
+            if loop["update"] != 1:
+                assert (loop["update"], loop["away_ms"] > away_ms) == (update + 1, True), line["message"]
+            latest[thread] = loop["update"], loop["away_ms"]
 
 
 def check_counts(lines: list[Line]) -> None:

@@ -26,6 +26,7 @@ STRAY_SENDER = 7
 SOCKET_OPEN_KEYS = 8
 MAX_UNREAD = 8
 WAIT_ON_SEVERAL, WAIT_ON_ONE = -1, -2
+LOOP_RETURNS = 2
 HISTOGRAM_SHIFT = 10
 HISTOGRAM_BUCKETS = 28
 #: in the key of a call, lookup or connect that was under way when tracing began

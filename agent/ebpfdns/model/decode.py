@@ -33,8 +33,6 @@ LOOPS: dict[int, LoopKind] = {
     **dict.fromkeys((boundary.WaitKind.POLL, boundary.WaitKind.PPOLL), "poll"),
     **dict.fromkeys((boundary.WaitKind.SELECT, boundary.WaitKind.PSELECT6), "select"),
 }
-#: A thread that came back from a wait so often will wait there again.
-LOOP_RETURNS = 2
 #: of struct wait before it knew of event loops: recordings of that time end here
 OLD_WAIT_BYTES = 40
 WAITS: dict[int, str] = {kind: kind.name.lower() for kind in boundary.WaitKind}
@@ -181,7 +179,7 @@ def wait(raw: bytes | memoryview | None) -> Wait | None:
     padded = bytes(raw).ljust(boundary.WAIT.size, b"\0") if len(raw) == OLD_WAIT_BYTES else raw
     seen = _unpack(boundary.WAIT, padded)
     came_back = seen.last_return_ns and seen.last_fd >= 0
-    has_loop = seen.returns >= LOOP_RETURNS
+    has_loop = seen.returns >= boundary.LOOP_RETURNS
     return Wait(
         syscall=_word(WAITS, seen.wait_kind, "wait") if seen.start_ns else None,
         since_ns=seen.start_ns or None,

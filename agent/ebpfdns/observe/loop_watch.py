@@ -88,7 +88,7 @@ class LoopWatch:
         away: dict[Any, _Away] = {}
         for key, raw in rows:
             wait = boundary.WAIT.unpack(raw)
-            if wait.returns < decode.LOOP_RETURNS or decode.is_in_loop(wait):
+            if wait.returns < boundary.LOOP_RETURNS or decode.is_in_loop(wait):
                 continue
             loop = (wait.pid, wait.last_fd) if wait.last_fd >= 0 else key
             if loop not in away or wait.last_return_ns > away[loop].wait.last_return_ns:
