@@ -43,6 +43,7 @@ enum api {
   API_RES_NSEARCH,
   API_RES_NSEND,
   API_WIRE, /* DNS traffic that belongs to no call we probe */
+  API_UV_GETADDRINFO, /* in libuv's queue; getaddrinfo once a thread begins with it */
 };
 
 enum status {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,18 @@ from play import SHORT, SOON
 from program import Program, of_this_machine
 
 from ebpfdns.lab.faults import FAULTS
+
+STARVED = """
+const fs = require('fs'), dns = require('dns');
+const file = (option) => process.argv[process.argv.indexOf(option) + 1];
+fs.writeFileSync(file('--ready-file'), '');
+const waiting = setInterval(() => {
+  if (!fs.existsSync(file('--go-file'))) return;
+  clearInterval(waiting);
+  let left = 5;
+  for (let i = 0; i < 5; i++) LOOKUP('n' + i + '.lab.test', () => { if (--left == 0) console.log('{}'); });
+}, 5);
+"""
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +37,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root")]
 
 NAME = "www.lab.test"
+QUEUED = "uv_getaddrinfo"
 
 
 def verdicts(lines: list[Line], event: str = "lookup_stuck") -> list[tuple[str, str]]:
@@ -102,3 +116,32 @@ def test_just_enough_descriptors(sandbox: Sandbox, programs: dict[str, Path]) ->
         resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (5, 1024))
         lines = watched(program)
     assert verdicts(lines, "lookup") == [("ns_silent", "confirmed")]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="apt-get install nodejs")
+def test_starved_thread_pool(sandbox: Sandbox) -> None:
+    """Of five names that Node looks up two ask at a time; each other one is told to be behind these two."""
+    with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1"):
+        lines = watched(Program(sandbox, ["node", "-e", STARVED.replace("LOOKUP", "dns.lookup"), "--"]))
+    stuck = of(lines, "lookup_stuck")
+    first = [line for line in stuck if line["lookup"]["name"] in {"n0.lab.test", "n1.lab.test"}]
+    assert {line["cause"]["id"] for line in first} == {"ns_silent"}
+    of_third = [line for line in stuck if line["lookup"]["name"] == "n2.lab.test"]
+    third = [line for line in of_third if line["lookup"]["api"] == QUEUED]
+    assert {line["cause"]["id"] for line in third} == {"threadpool_starved"}
+    sure = [line for line in third if line["cause"]["confidence"] == "confirmed"]
+    assert facts(sure[0]) == ["query_sent", "thread_limit_reached", "leader_lookup", "leader_lookup"]
+    assert {fact["lookup"] for fact in sure[0]["cause"]["evidence"][2:]} == {x["lookup"]["id"] for x in first}
+    assert sure[0]["lookup"]["queries"] == []
+    begun = [line for line in of_third if line["lookup"]["api"] == "getaddrinfo"]
+    assert {line["cause"]["id"] for line in begun} == {"ns_silent"}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="apt-get install nodejs")
+def test_no_thread_pool(sandbox: Sandbox) -> None:
+    """Names that Node asks for by itself (c-ares) need no thread of the pool."""
+    with FAULTS["healthy"].setup(sandbox, options=SHORT):
+        program = Program(sandbox, ["node", "-e", STARVED.replace("LOOKUP", "dns.resolve4"), "--"])
+        lines = watched(program, "--all")
+    assert {line["lookup"]["api"] for line in of(lines, "lookup")} == {"wire"}
+    assert [line for line in lines if line.get("cause")] == []

@@ -13,6 +13,7 @@ from ebpfdns.model.facts import Lookup, Other, Query, Situation
 EMFILE, ENFILE = 24, 23
 WAIT, WAIT_PRIVATE, WAIT_BITSET_PRIVATE = 0, 128, 137
 SERIAL, FORK, HOSTS = "gethostbyname_serialized", "fork_lock_inherited", "hosts_file_huge"
+POOL = "threadpool_starved"
 ORDER, COALESCED, NO_FD = "nsswitch_order_stall", "coalesced_wait", "fd_exhausted"
 
 
@@ -241,6 +242,37 @@ def follower(*others: Other, **more: Any) -> Situation:
 )
 def test_coalesced_wait(seen: Situation, expected: tuple[str | None, str | None]) -> None:
     """That equal lookups wait for each other is never more than possible."""
+    assert verdict(seen) == expected
+
+
+def queued(*others: Other, **more: Any) -> Situation:
+    """A lookup in libuv's queue; its thread is the one that asked for it."""
+    return situation(
+        **{"api": "uv_getaddrinfo", "others": others, "thread": thread(syscall="epoll_wait"), **more}
+    )
+
+
+def worker(syscall: str | None, name: str = "libuv-worker") -> dict[str, Any]:
+    """A thread of the pool, as the process's snapshot tells it."""
+    return {"threads": [{"tid": 9, "name": name, "state": "D", "syscall": syscall}]}
+
+
+HOLDER = other(ask(), api="getaddrinfo")
+
+
+@rows(
+    ("two lookups hold its half", queued(HOLDER, HOLDER), POOL, "confirmed"),
+    ("too early", queued(HOLDER, HOLDER, age=0.5), POOL, "likely"),
+    ("one lookup", queued(HOLDER), POOL, "likely"),
+    ("those that wait too hold nothing", queued(other(api="uv_getaddrinfo")), POOL, "possible"),
+    ("other work", queued(process=worker("fsync")), POOL, "likely"),
+    ("idle workers", queued(process=worker("futex")), POOL, "possible"),
+    ("threads of another kind", queued(process=worker("fsync", "worker")), POOL, "possible"),
+    ("nothing is known", queued(), POOL, "possible"),
+    ("a getaddrinfo has begun", queued(HOLDER, HOLDER, api="getaddrinfo"), "unknown", "possible"),
+)
+def test_threadpool_starved(seen: Situation, expected: tuple[str | None, str | None]) -> None:
+    """What lies in the queue is behind those that hold the pool, as surely as they are known."""
     assert verdict(seen) == expected
 
 

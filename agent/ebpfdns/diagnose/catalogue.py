@@ -40,6 +40,7 @@ from ebpfdns.diagnose.rules import (
     target_stopped,
     tcp53_blocked,
     tcp53_silent,
+    threadpool_starved,
     tls_stall,
     unknown,
 )
@@ -80,7 +81,11 @@ CATALOGUE = (
     ),
     Entry("fd_exhausted", "The process has no file descriptor left to ask with.", fd_exhausted.rule),
     Entry("go_cgo_thread_limit", "Go resolves through libc, and all permitted lookup threads are in use."),
-    Entry("threadpool_starved", "The lookup is queued behind others in a small thread pool."),
+    Entry(
+        "threadpool_starved",
+        "The lookup is queued behind others in a small thread pool.",
+        threadpool_starved.rule,
+    ),
     Entry(
         "coalesced_wait",
         "This lookup waits for an identical one that is already running.",

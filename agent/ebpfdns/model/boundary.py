@@ -85,6 +85,7 @@ class Api(IntEnum):
     RES_NSEARCH = 13
     RES_NSEND = 14
     WIRE = 15
+    UV_GETADDRINFO = 16
 
 
 class Status(IntEnum):

@@ -183,6 +183,11 @@ class Map:
             raise OSError(-result, os.strerror(-result))
         return result == 0
 
+    def has_any(self) -> bool:
+        """Whether there is an entry."""
+        head = struct.pack("=IIQQ", self.fd, 0, 0, ctypes.addressof(self._key))
+        return _bpf_in_place(MAP_NEXT_KEY, ctypes.create_string_buffer(head, 24)) >= 0
+
     def items(self) -> tuple[memoryview, memoryview, int]:
         """All keys, all values, and how many: (keys, values, count), valid until the next call.
 

@@ -22,6 +22,7 @@ from ebpfdns.observe.ring import Ring
 
 if TYPE_CHECKING:
     from ebpfdns.observe.libraries import Library
+    from ebpfdns.observe.thread_pools import Pool
 
 PROG_INFO_BYTES = 224
 FRAMES_A_READ = 4096
@@ -171,6 +172,32 @@ class Kernel:
             raise
         except OSError as error:
             raise _refused(f"probe {library.path}", error) from error
+
+    def attach_pool(self, pool: Pool, pid: int, alive_tid: int) -> list[str]:
+        """See what this process puts into libuv's queue; what could not be. Twice is once."""
+        bound_to = -1 if self.variant.filter_calls else pid
+        place = (pool.device, pool.inode, bound_to)
+        if place in self._libraries:
+            return []
+        fds = self._call_fds.setdefault(bound_to, [])
+        try:
+            program_fd = self._load(probes.POOL_FUNCTION)
+            if self.variant.linked_calls:
+                begins = bpf_calls.link_uprobes(
+                    program_fd, pool.path, [pool.offset], [0], max(bound_to, 0), is_return=False
+                )
+            else:
+                tid = alive_tid if bound_to >= 0 else -1
+                begins = perf_events.attach_uprobe(
+                    program_fd, pool.path, pool.offset, is_return=False, pid=tid
+                )
+        except ProcessLookupError:
+            raise
+        except OSError as error:
+            return [f"lookups that wait for a thread of libuv's pool ({error.strerror})"]
+        self._libraries.add(place)
+        fds.append(begins)
+        return []
 
     def _link_calls(self, path: str, wanted: dict[str, int], pid: int, fds: list[int]) -> list[str]:
         """All at once, by two links; one by one where another tracer is in the way of some."""

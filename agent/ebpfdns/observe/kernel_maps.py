@@ -185,6 +185,24 @@ class KernelMaps:
             if returned_before_ns is None or (returns and return_ns < returned_before_ns)
         ]
 
+    def queued(self, older_than_ns: int) -> list[tuple[int, bytes]]:
+        """(key, struct call) of requests that came into a thread pool's queue before a time."""
+        keys, values, count = self._maps["queued"].items()
+        size = boundary.CALL.size
+        return [
+            (U64.unpack_from(keys, 8 * i)[0], bytes(values[i * size : (i + 1) * size]))
+            for i in range(count)
+            if U64.unpack_from(values, i * size)[0] < older_than_ns
+        ]
+
+    def has_queued(self) -> bool:
+        """Whether there may be a request in a thread pool's queue."""
+        return self._maps["queued"].has_any()
+
+    def forget_queued(self, key: int) -> None:
+        """A thread has begun with it."""
+        self._maps["queued"].remove(U64.pack(key))
+
     def wait_of(self, key: int) -> bytes | None:
         """A thread's struct wait."""
         return self._maps["waits"].get(U64.pack(key))

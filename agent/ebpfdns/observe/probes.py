@@ -106,6 +106,8 @@ CALLS = {
 }
 #: the same for all library functions at once, by a link that gives each its number
 ALL_CALLS_FUNCTION = "library_call_begins"
+#: at libuv's function, in processes that have it
+POOL_FUNCTION = "uv_getaddrinfo_begins"
 #: (map, function): jumps from one program into another
 TAIL_CALLS = (
     ("rare_programs", "call_begins_in_open_call"),

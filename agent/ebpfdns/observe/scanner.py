@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfdns.correlate import items
 from ebpfdns.model import boundary
 from ebpfdns.model.boundary import Counter, LookupFlag
-from ebpfdns.observe import leftovers, memory, receive_queues, resolv_conf, siblings, snapshot
+from ebpfdns.observe import leftovers, memory, pool_queue, receive_queues, resolv_conf, siblings, snapshot
 from ebpfdns.observe.kernel_maps import is_earlier
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ PORTION = 256
 #: Snapshots in one scan: the later ones of a storm go without, and get theirs with their next line.
 SNAPSHOTS = 256
 WIRE_BIT = 1 << 63
+#: what is known as a struct call: threads in a function, requests in a queue
+CALLS = ("calls", "queued")
 #: An answer that lies there for so long is not read: whoever waits for it reads it within a millisecond.
 UNREAD_AFTER_NS = 250_000_000
 #: kind, flags, key, start_ns, end_ns, pid, tid: of struct lookup and struct connect
@@ -72,10 +74,11 @@ class Scanner:
         connects = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in raws]
         self._siblings = siblings.Siblings(self._maps, raws)
         self.open_names: set[Name] = {("lookup", key, start) for _, key, start, _, _, _ in lookups}
-        self.open_names |= {("lookup", key, struct.unpack_from("=Q", raw)[0]) for key, raw in calls}
+        queued = pool_queue.still_queued(self._maps, self._alive_tid, older_ns)
+        self.open_names |= {("lookup", key, struct.unpack_from("=Q", raw)[0]) for key, raw in calls + queued}
         self.open_names |= {("connect", key, start) for _, key, start, _, _, _ in connects}
         due, expired, read = self._due_lookups(lookups, now_ns)
-        due += self._due_calls(calls, now_ns)
+        due += self._due_calls("calls", calls, now_ns) + self._due_calls("queued", queued, now_ns)
         due_connects, expired_connects = self._due_connects(connects, now_ns)
         due += due_connects
         if read:
@@ -121,12 +124,12 @@ class Scanner:
             return False
         return self._pipeline.is_due("lookup", key, start_ns, now_ns, at_once=is_earlier(key))
 
-    def _due_calls(self, calls: list[tuple[int, bytes]], now_ns: int) -> list[_Due]:
+    def _due_calls(self, kind: str, calls: list[tuple[int, bytes]], now_ns: int) -> list[_Due]:
         due: list[_Due] = []
         for key, raw in calls:
             seen = boundary.CALL.unpack(raw)
             if self._is_lookup_due(key, seen.start_ns, now_ns):
-                due.append(("calls", (raw, key, seen.pid, seen.tid)))
+                due.append((kind, (raw, key, seen.pid, seen.tid)))
         return due
 
     def _due_connects(self, connects: list[Any], now_ns: int) -> tuple[list[_Due], list[bytes]]:
@@ -165,10 +168,10 @@ class Scanner:
                 threads[str(tid)]["resolver_wait"] = self._earlier.wait_in(threads[str(tid)])
         waits = {}
         for kind, (raw, key, _, tid) in due:
-            raw_wait = self._maps.wait_of(key if kind == "calls" else _thread_key(raw))
+            raw_wait = self._maps.wait_of(key if kind in CALLS else _thread_key(raw))
             if raw_wait is not None:
                 waits[str(tid)] = raw_wait
-        calls = [self._open_call(raw, key, pid, tid) for kind, (raw, key, pid, tid) in due if kind == "calls"]
+        calls = [self._open_call(raw, key, pid, tid) for kind, (raw, key, pid, tid) in due if kind in CALLS]
         return items.Scan(
             now_ns=now["now_ns"],
             wall_ns=now["wall_ns"],
@@ -212,6 +215,8 @@ class Scanner:
             memory.read_text(self._alive_tid(pid), seen.name, boundary.LOOKUP_NAME_BYTES) if is_text else None
         )
         thread_name = _thread_name(pid, tid)
+        if seen.api == boundary.Api.UV_GETADDRINFO:  # when it is begun with, that is found out next time
+            return items.OpenCall(key=key, call=raw, name=name, thread_name=thread_name)
         now = self._maps.call_of(key)
         if now is None or boundary.CALL.unpack(now).start_ns != seen.start_ns:
             return None

@@ -201,7 +201,7 @@ class Session:
         is_open = lookups > sum(ends[:4]) or connects > sum(ends[4:])
         handshakes = totals[Counter.HANDSHAKES_STARTED] - totals[Counter.HANDSHAKES_ENDED]
         is_open = is_open or handshakes > self._scanner.evicted_handshakes
-        return is_open or bool(self._pipeline.told_open())
+        return is_open or bool(self._pipeline.told_open()) or self._kernel.maps.has_queued()
 
     def _scan(self, plan: Plan) -> None:
         now = self._now()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Concatenated, because BCC rewrites map operations in the main text only; each needs those above it.
 FILES = (
-    *("maps", "targets", "records", "lookups", "descriptors", "connects"),
+    *("maps", "targets", "records", "lookups", "descriptors", "thread_pools", "connects"),
     *("packets", "handshakes", "questions", "wire", "sockets", "drops", "waits", "lifetimes"),
 )
 
@@ -42,6 +42,7 @@ class Sizes:
     sockets: int = 7_424
     connects: int = 1_536
     waits: int = 10_752
+    queued: int = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,7 @@ def definitions(variant: Variant) -> str:
         f"#define MAX_SOCKETS {sizes.sockets}",
         f"#define MAX_CONNECTS {sizes.connects}",
         f"#define MAX_WAITS {sizes.waits}",
+        f"#define MAX_QUEUED {sizes.queued}",
     ]
     if variant.pid_namespace is not None:
         device, inode = variant.pid_namespace

@@ -11,7 +11,7 @@ import select
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns.errors import HostCannotTraceError, NoSuchTargetError
-from ebpfdns.observe import cgroups, libraries, processes
+from ebpfdns.observe import cgroups, libraries, processes, thread_pools
 from ebpfdns.publish.lines import printable_text, rfc3339
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Target:
                 if self.has_exited():
                     raise NoSuchTargetError(f"process {self.pid} ended while it was being attached") from None
                 raise
+        for pool in thread_pools.find_pools(self.process):
+            self._failures += kernel.attach_pool(pool, self.pid, self.process.alive_tid)
         if self._wire_loss is not None:
             self._wire_loss = self._attach_wire(kernel)
         return is_new

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ebpfdns.diagnose.cause import Cause
 
 
+#: A lookup that waits for a thread of libuv's pool.
+QUEUED = "uv_getaddrinfo"
+
+
 def _what(thing: Lookup | Connect) -> str:
     if isinstance(thing, Connect):
         return f"{'TLS handshake with' if thing.is_tls else 'connect to'} {connect_target(thing)}"
@@ -55,6 +59,8 @@ def _error(thing: Lookup | Connect) -> str | None:
 
 def end_lost(thing: Lookup | Connect) -> str:
     """It has ended, and nobody told how."""
+    if isinstance(thing, Lookup) and thing.api == QUEUED:
+        return f"{_what(thing)} has left the queue of the thread pool; its getaddrinfo is a lookup of its own"
     return f"{_what(thing)} has ended; how was lost"
 
 

@@ -112,7 +112,8 @@ def _always(statuses: dict[str, str]) -> dict[str, Schema]:
         ),
         "api": or_null(
             text(
-                "The call it came by; `wire`: no known call, the question was seen; null: not observed.",
+                "The call it came by; `wire`: no known call, the question was seen; `uv_getaddrinfo`: it "
+                "is in the queue of libuv's thread pool; null: not observed.",
                 pattern="^[a-z][a-z0-9_]*$",
                 examples=["getaddrinfo", "gethostbyname", "res_query", "go", "cgo", "resolve1", "wire"],
             )
