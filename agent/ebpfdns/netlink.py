@@ -1,4 +1,4 @@
-"""Links, addresses, neighbours and routes of a network namespace.
+"""Links, addresses, neighbours and routes of a network namespace, and its unix sockets.
 
 Owns: the project's only import of pyroute2, made on first use, so that importing this module is cheap.
 Must not know: why a network is built (that is the lab's business), nor anything about DNS.
@@ -12,20 +12,27 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import importlib
 import os
+import struct
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ebpfdns.errors import EbpfdnsError, HostCannotTraceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 Result = TypeVar("Result")
 RouteKind = Literal["unicast", "unreachable", "blackhole", "prohibit"]
 
 CLONE_NEWNET = 0x40000000
 NUD_PERMANENT = 0x80
+#: linux/rtnetlink.h
+ROUTE_KINDS = {1: "unicast", 2: "local", 3: "broadcast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
+AF_UNIX, TCP_LISTEN = 1, 10
+UDIAG_SHOW = 1 | 2 | 4 | 8 | 16  # name, vfs, peer, icons (who waits to be accepted), rqlen: linux/unix_diag.h
 IFA_F_NODAD = 0x02  # an IPv6 address is usable at once, without asking the link whether it is taken
 
 REMEDIES = {
@@ -78,6 +85,85 @@ class Network:
         if not found:
             raise EbpfdnsError(f"there is no network link {link!r} here", remedy="ip link")
         return int(found[0])
+
+
+def is_loaded() -> bool:
+    """Whether pyroute2 is there already: what needs it costs 0.1 to 0.3 s more otherwise."""
+    return "pyroute2" in sys.modules
+
+
+def load_beside() -> threading.Thread:
+    """Load pyroute2 in a thread of its own, so that what has to be said now is not said later."""
+    loading = threading.Thread(target=_load, name="ebpfdns-netlink", daemon=True)
+    loading.start()
+    return loading
+
+
+def _load() -> None:
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pyroute2")
+
+
+def unix_sockets(netns_fd: int) -> list[dict[str, Any]]:
+    """The unix sockets of a network namespace: inode, path, is_listening, peer, receive_queue, waiting.
+
+    `receive_queue`: bytes, of one that listens connections; `waiting`: inodes of those that are not accepted
+    yet. A path that begins with @ is an abstract name. sock_diag(7); HostCannotTraceError without pyroute2.
+    """
+    return in_netns(netns_fd, _unix_sockets)
+
+
+def _unix_sockets() -> list[dict[str, Any]]:
+    try:
+        from pyroute2.netlink.diag import DiagSocket  # noqa: PLC0415 - 0.1 s, only once something waits
+    except ImportError as error:
+        raise HostCannotTraceError(f"the Python package pyroute2 is missing ({error})") from error
+    with DiagSocket() as diagnosis:
+        diagnosis.bind()
+        return [_unix_socket(told) for told in diagnosis.get_sock_stats(family=AF_UNIX, show=UDIAG_SHOW)]
+
+
+def _unix_socket(told: Any) -> dict[str, Any]:  # noqa: ANN401 - pyroute2 has no types
+    name = told.get_attr("UNIX_DIAG_NAME")
+    waiting = bytes.fromhex((told.get_attr("UNIX_DIAG_ICONS") or "").replace(":", ""))
+    is_abstract = name is not None and told.get_attr("UNIX_DIAG_VFS") is None
+    return {
+        "inode": told["udiag_ino"],
+        "path": f"@{name}" if is_abstract else name,
+        "is_listening": told["udiag_state"] == TCP_LISTEN,
+        "peer": told.get_attr("UNIX_DIAG_PEER") or None,
+        "receive_queue": (told.get_attr("UNIX_DIAG_RQLEN") or {}).get("udiag_rqueue"),
+        "waiting": [inode for (inode,) in struct.iter_unpack("=I", waiting)],
+    }
+
+
+def routes_to(netns_fd: int, addresses: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Address → {kind, device, gateway, error} of the route from that namespace; `error`: an errno."""
+
+    def work() -> dict[str, dict[str, Any]]:
+        with _netlink_socket() as netlink_socket:
+            return {address: _route_to(netlink_socket, address) for address in addresses}
+
+    return in_netns(netns_fd, work)
+
+
+def _route_to(netlink_socket: Any, address: str) -> dict[str, Any]:  # noqa: ANN401 - pyroute2 has no types
+    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - the socket has paid for it
+
+    nothing: dict[str, Any] = {"kind": None, "device": None, "gateway": None, "error": None}
+    try:
+        (found, *_) = netlink_socket.route("get", dst=address.partition("%")[0])
+    except NetlinkError as error:
+        return nothing | {"error": abs(int(error.code))}
+    except ValueError:  # no route came back, or the address is none
+        return nothing
+    links = netlink_socket.get_links(found.get_attr("RTA_OIF")) if found.get_attr("RTA_OIF") else []
+    return {
+        "kind": ROUTE_KINDS.get(found["type"]),
+        "device": links[0].get_attr("IFLA_IFNAME") if links else None,
+        "gateway": found.get_attr("RTA_GATEWAY"),
+        "error": None,
+    }
 
 
 def configure(netns_fd: int, change: Callable[[Network], Result]) -> Result:

@@ -88,4 +88,25 @@ def test_the_file_is_the_targets_own_even_behind_a_link(tmp_path: Path) -> None:
 
 def test_of_a_process_that_is_gone_nothing_is_known() -> None:
     """Whether nobody has a resolv.conf cannot be told."""
-    assert resolv_conf(4194305) == {"nameservers": [], "search": [], "options": [], "present": None}
+    content = {"nameservers": [], "search": [], "options": [], "present": None}
+    file = {
+        "path": "/etc/resolv.conf",
+        "target": "/etc/resolv.conf",
+        "size_bytes": None,
+        "mtime_wall_ns": None,
+    }
+    assert resolv_conf(4194305) == content | file
+
+
+def test_the_file_behind_the_link(tmp_path: Path) -> None:
+    """Which file the link leads to, how long it is and when it was changed is told as the process sees it."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/stub.conf").write_text("nameserver 127.0.0.53\n")
+    (tmp_path / "etc/resolv.conf").symlink_to("/run/stub.conf")
+    with chrooted(tmp_path) as process:
+        found = resolv_conf(process.pid)
+        process.kill()
+    assert found["nameservers"] == ["127.0.0.53"]
+    assert (found["target"], found["size_bytes"]) == ("/run/stub.conf", 22)
+    assert found["mtime_wall_ns"] == (tmp_path / "run/stub.conf").stat().st_mtime_ns

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ebpfdns.observe import snapshot
+from ebpfdns.observe import proc_files, snapshot
 from ebpfdns.observe.snapshot import thread_snapshot, thread_snapshots
 from ebpfdns.observe.sockets import read_sockets
 
@@ -231,10 +231,10 @@ def test_each_part_is_optional(
 ) -> None:
     """When one file of /proc is refused, the others are still told."""
     near, far = pair
-    read = snapshot._read
+    read = proc_files.text
     with stuck(lambda: wait_in_poll(near)) as tid:
         until_it_waits(os.getpid(), tid, POLLS)
-        monkeypatch.setattr(snapshot, "_read", lambda path: "" if path.endswith(part) else read(path))
+        monkeypatch.setattr(proc_files, "text", lambda path: "" if path.endswith(part) else read(path))
         found = thread_snapshot(os.getpid(), tid)
         far.send(b"x")
     assert (found["syscall"] is None) == (part == "syscall")

@@ -91,6 +91,20 @@ def mount_points(mountinfo_text: str, filesystem: str) -> list[str]:
     return [place for _, place in _mounts(mountinfo_text, filesystem)]
 
 
+def controller_mounts(mountinfo_text: str, controller: str) -> list[tuple[str, str]]:
+    """(place, top) of the mounts of a v1 controller, or of cgroup v2 for "", in the order of mounting."""
+    if not controller:
+        return [(place, top) for top, place in _mounts(mountinfo_text, "cgroup2")]
+    found = []
+    for line in mountinfo_text.splitlines():
+        where, separator, rest = line.partition(" - ")
+        kind, _, options = rest.partition(" ")
+        if separator and kind == "cgroup" and controller in options.split(" ")[-1].split(","):
+            top, place = where.split(" ")[3:5]
+            found.append((_unescaped(place), _unescaped(top)))
+    return found
+
+
 def cgroup2_directory(mount: CgroupMount, cgroup2_path: str | None) -> CgroupDirectory | None:
     """The directory of a cgroup v2 path (`Process.cgroup2_path`); None when it is not below this mount.
 

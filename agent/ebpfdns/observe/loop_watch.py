@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ebpfdns.correlate import items
 from ebpfdns.model import boundary, decode
 from ebpfdns.model.boundary import LookupFlag
-from ebpfdns.observe import loop_members, receive_queues, snapshot, throttling
+from ebpfdns.observe import cgroup_cpu, loop_members, receive_queues, snapshot
 from ebpfdns.observe.leftovers import ANY_AGE_NS
 from ebpfdns.observe.processes import thread_name
 from ebpfdns.observe.syscalls import EPOLL_WAITS
@@ -107,7 +107,7 @@ class LoopWatch:
         known = self._watched.get(one.key)
         if known is not None and known.return_ns == one.wait.last_return_ns:
             return known
-        throttled_ns = throttling.throttled_ns(one.wait.pid)
+        throttled_ns = cgroup_cpu.throttled_ns(one.wait.pid)
         return _Watched(one.wait.last_return_ns, None if throttled_ns is None else (now_ns, throttled_ns))
 
     def _is_due(self, one: _Away, now_ns: int) -> bool:
@@ -212,7 +212,7 @@ def _thread_name(pid: int, tid: int) -> bytes | None:
 
 def _throttled(watched: _Watched, pid: int, now_ns: int) -> int | None:
     """For how long its cgroup was out of CPU time since it is watched; several CPUs count for one."""
-    latest_ns = throttling.throttled_ns(pid)
+    latest_ns = cgroup_cpu.throttled_ns(pid)
     if watched.baseline is None or latest_ns is None:
         return None
     since_ns, before_ns = watched.baseline

@@ -6,9 +6,10 @@ Must not know: what a resolver makes of it, or which server answers.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from ebpfdns.observe.processes import path_in_root
 
@@ -26,13 +27,28 @@ class ResolvConf(TypedDict):
     search: list[str]
     options: list[str]
     present: bool | None  # None: may not be read
+    path: NotRequired[str]
+    target: NotRequired[str | None]  # after symbolic links, as the process names it
+    size_bytes: NotRequired[int | None]
+    mtime_wall_ns: NotRequired[int | None]
 
 
 def resolv_conf(pid: int) -> ResolvConf:
     """Read the resolv.conf that this process would read."""
+    root = f"/proc/{pid}/root"
+    place = path_in_root(root, PATH)
+    found = _content(pid, place)
+    found |= {"path": PATH, "target": place.removeprefix(root), "size_bytes": None, "mtime_wall_ns": None}
+    with contextlib.suppress(OSError):
+        status = os.stat(place)  # noqa: PTH116 - a path of /proc
+        found |= {"size_bytes": status.st_size, "mtime_wall_ns": status.st_mtime_ns}
+    return found
+
+
+def _content(pid: int, place: str) -> ResolvConf:
     try:
         # Not to wait if somebody put a pipe there.
-        fd = os.open(path_in_root(f"/proc/{pid}/root", PATH), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         is_process_there = Path(f"/proc/{pid}/root").exists()
         return {**parse_resolv_conf(b""), "present": False if is_process_there else None}

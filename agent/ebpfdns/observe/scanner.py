@@ -14,7 +14,9 @@ from ebpfdns.correlate import items
 from ebpfdns.model import boundary
 from ebpfdns.model.boundary import Counter, LookupFlag
 from ebpfdns.observe import leftovers, memory, pool_queue, receive_queues, resolv_conf, siblings, snapshot
+from ebpfdns.observe.cgroup_cpu import CpuWatch
 from ebpfdns.observe.kernel_maps import is_earlier
+from ebpfdns.observe.process_snapshot import process_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,6 +64,7 @@ class Scanner:
         self._pipeline = pipeline
         self._alive_tid = alive_tid
         self._had_gone = False
+        self._cpu = CpuWatch()
         #: handshakes that are counted as open and are not there any more: the kernel makes room by itself
         self.evicted_handshakes = 0
 
@@ -159,9 +162,13 @@ class Scanner:
             by_pid[pid].add(tid)
         threads: dict[str, dict[str, Any]] = {}
         confs: dict[str, dict[str, Any]] = {}
+        snapshots: dict[str, dict[str, Any]] = {}
         for pid, tids in by_pid.items():
-            confs[str(pid)] = dict(resolv_conf.resolv_conf(self._alive_tid(pid)))
+            alive_tid = self._alive_tid(pid)
+            conf = resolv_conf.resolv_conf(alive_tid)
+            confs[str(pid)] = dict(conf)
             if with_snapshots:
+                snapshots[str(pid)] = process_snapshot(pid, alive_tid, self._cpu, conf["nameservers"])
                 threads |= {str(tid): facts for tid, facts in snapshot.thread_snapshots(pid, tids).items()}
         for kind, (_, key, _, tid) in due:
             if kind != "connects" and is_earlier(key) and str(tid) in threads:
@@ -181,6 +188,7 @@ class Scanner:
             waits=waits,
             threads=threads,
             resolv_confs=confs,
+            processes=snapshots,
             siblings=self._siblings.of([raw for kind, (raw, *_) in due if kind == "connects"]),
             queues=self._queues(due, now["now_ns"]),
         )

@@ -10,13 +10,13 @@ parts are read one after the other from a living process, so they may be of mome
 from __future__ import annotations
 
 import functools
-import os
 import re
 from typing import TYPE_CHECKING
 
-from ebpfdns.observe import syscalls
+from ebpfdns.observe import proc_files, syscalls, unix_peers
 from ebpfdns.observe.memory import read_memory
-from ebpfdns.observe.sockets import read_sockets
+from ebpfdns.observe.process_snapshot import scheduled
+from ebpfdns.observe.sockets import inode_of, read_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ebpfdns.observe.sockets import Facts
 
 MAX_WATCHED = 256  # descriptors of one thread that are looked at
-_SOCKET = re.compile(r"socket:\[(\d+)\]")
 _WATCHED = re.compile(r"^tfd:\s*(\d+)", re.MULTILINE)
 
 
@@ -38,9 +37,12 @@ def thread_snapshots(pid: int, tids: Iterable[int]) -> dict[int, Facts]:
     snapshots = {tid: _look_at(pid, tid) for tid in tids}
     # Descriptors belong to the process, but its first thread may have ended: any that is alive will do.
     alive_tid = next((tid for tid, facts in snapshots.items() if facts["state"] not in (None, "Z", "X")), pid)
-    links = {fd: _socket_inode(alive_tid, fd) for facts in snapshots.values() for fd in facts["fds"]}
+    links = {fd: inode_of(alive_tid, fd) for facts in snapshots.values() for fd in facts["fds"]}
     inodes = {fd: inode for fd, inode in links.items() if inode is not None}
     sockets = read_sockets(alive_tid, frozenset(inodes.values()))
+    unix = {inode for inode, facts in sockets.items() if facts["kind"] == "unix"}
+    for inode, peer in (unix_peers.peers(alive_tid, unix) if unix else {}).items():
+        sockets[inode]["peer"] = peer
     for facts in snapshots.values():
         facts["sockets"] = [
             {"fd": fd, "inode": inodes[fd], **sockets.get(inodes[fd], {"kind": None})}
@@ -53,17 +55,22 @@ def thread_snapshots(pid: int, tids: Iterable[int]) -> dict[int, Facts]:
 def _look_at(pid: int, tid: int) -> Facts:
     """All but the sockets."""
     directory = f"/proc/{pid}/task/{tid}"
-    call = syscalls.parse_call(_read(f"{directory}/syscall"))
+    call = syscalls.parse_call(proc_files.text(f"{directory}/syscall"))
     fds = syscalls.waited_fds(call, functools.partial(read_memory, tid))
     epoll_fd = fds[0] if call.name in syscalls.EPOLL_WAITS and fds else None
     if epoll_fd is not None:
-        fds = [int(fd) for fd in _WATCHED.findall(_read(f"{directory}/fdinfo/{epoll_fd}"))]
+        fds = [int(fd) for fd in _WATCHED.findall(proc_files.text(f"{directory}/fdinfo/{epoll_fd}"))]
+    name, _, rest = proc_files.text(f"{directory}/stat").partition(" (")[2].rpartition(") ")
+    run_ms, wait_ms = scheduled(proc_files.text(f"{directory}/schedstat"))
     return {
-        "state": _read(f"{directory}/stat").rpartition(") ")[2][:1] or None,
+        "name": name or None,
+        "state": rest[:1] or None,
+        "run_ms": run_ms,
+        "wait_ms": wait_ms,
         "syscall": call.name,
         "syscall_number": call.number,
         "args": list(call.arguments),
-        "wchan": _wait_channel(_read(f"{directory}/wchan")),
+        "wchan": _wait_channel(proc_files.text(f"{directory}/wchan")),
         "epoll_fd": epoll_fd,
         "fds": fds[:MAX_WATCHED],
         "fds_total": len(fds),
@@ -73,21 +80,3 @@ def _look_at(pid: int, tid: int) -> Facts:
 def _wait_channel(text: str) -> str | None:
     """The kernel function a thread sleeps in, without what the compiler added to its name."""
     return None if text == "0" else text.partition(".")[0] or None
-
-
-def _socket_inode(tid: int, fd: int) -> int | None:
-    """The inode number of the socket behind a descriptor; None when it is no socket, or refused."""
-    try:
-        match = _SOCKET.fullmatch(os.readlink(f"/proc/{tid}/fd/{fd}"))  # noqa: PTH115 - a single call each
-    except OSError:
-        return None
-    return int(match[1]) if match else None
-
-
-def _read(path: str) -> str:
-    """The text of a file in /proc; nothing when it is gone or refused."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - five for each of a thousand threads
-            return file.read().decode("utf-8", "backslashreplace")
-    except OSError:
-        return ""

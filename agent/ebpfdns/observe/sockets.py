@@ -7,6 +7,7 @@ Must not know: which sockets matter, or what is sent through them.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import struct
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,11 @@ _UDP_STATES = {0x01: "ESTABLISHED", 0x07: "UNCONNECTED"}
 _UNIX_STATES = {1: "UNCONNECTED", 2: "CONNECTING", 3: "CONNECTED", 4: "DISCONNECTING"}
 _UNIX_TYPES = {1: "stream", 2: "dgram", 5: "seqpacket"}
 _UNIX_PATH_COLUMN = 7
+_INODE_COLUMN = 9
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+#: what a TCP socket's timer will do: net/ipv4/tcp_ipv4.c, get_tcp4_sock
+_TIMERS = {1: "retransmit", 2: "keepalive", 3: "time_wait", 4: "zero_window_probe"}
 _TABLES = ("udp", "tcp", "unix", "udp6", "tcp6", "netlink")
 
 
@@ -50,6 +56,36 @@ def read_sockets(pid: int, inodes: AbstractSet[int]) -> dict[int, Facts]:
             continue  # gone, refused, or a kernel without IPv6
         found |= parse_table(table, text, inodes)
     return found
+
+
+def inode_of(tid: int, fd: int) -> int | None:
+    """The inode number of the socket behind a descriptor; None when it is no socket, or refused."""
+    try:
+        match = _SOCKET.fullmatch(os.readlink(f"/proc/{tid}/fd/{fd}"))  # noqa: PTH115 - a single call each
+    except OSError:
+        return None
+    return int(match[1]) if match else None
+
+
+def udp_bound(pid: int, port: int) -> dict[str, Facts] | None:
+    """Address → {inode, rx_queue_bytes} of the UDP sockets bound to a port; None: may not be read."""
+    found: dict[str, Facts] = {}
+    was_read = False
+    for table in ("udp", "udp6"):
+        try:
+            with open(f"/proc/{pid}/net/{table}", "rb") as file:  # noqa: PTH123
+                lines = file.read().split(b"\n")[1:]
+        except OSError:
+            continue
+        was_read = True
+        for columns in map(bytes.split, lines):
+            if len(columns) > _INODE_COLUMN and int(columns[1].rpartition(b":")[2], 16) == port:
+                facts = _udp(columns)
+                inode = int(columns[_INODE_COLUMN])
+                found.setdefault(
+                    facts["local"][0], {"inode": inode, "rx_queue_bytes": facts["rx_queue_bytes"]}
+                )
+    return found if was_read else None
 
 
 def parse_table(table: str, text: bytes, inodes: AbstractSet[int]) -> dict[int, Facts]:
@@ -87,10 +123,18 @@ def _tcp(columns: list[bytes]) -> Facts:
         "state": TCP_STATES.get(int(columns[3], 16)),
         **_inet(columns),
         "retransmits": int(columns[6], 16),
+        "timer": _timer(columns[5]),
     }
     if facts["state"] == "LISTEN":
         facts |= {"rx_queue_bytes": None, "backlog": facts["rx_queue_bytes"]}
     return facts
+
+
+def _timer(text: bytes) -> Facts | None:
+    """{kind, expires_ms} of a timer that runs."""
+    kind, _, left = text.partition(b":")
+    name = _TIMERS.get(int(kind, 16))
+    return None if name is None else {"kind": name, "expires_ms": int(left, 16) * 1000 / _TICKS_PER_S}
 
 
 def _unix(columns: list[bytes]) -> Facts:

@@ -1,0 +1,188 @@
+"""All of a process that may say why its lookups wait: threads, limits, sockets, files, routes, cgroup.
+
+Owns: the parts of one moment put together, and /proc/PID/{stat,limits,maps,task}. Must not know: rules.
+
+Each part is there or None on its own: without the rights for one the others are still told. What the
+process's lookups share is read once for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from ebpfdns import netlink
+from ebpfdns.observe import (
+    name_files,
+    proc_files,
+    processes,
+    routes,
+    socket_owners,
+    sockets,
+    syscalls,
+    unix_peers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ebpfdns.observe.cgroup_cpu import CpuWatch
+
+Facts = dict[str, Any]
+
+MAX_THREADS = 64
+MAX_SOCKETS = 64
+MAX_FDS = 1024
+MAX_CHILDREN = 16
+PF_FORKNOEXEC = 0x40  # include/linux/sched.h
+DNS_PORTS = (53, 853)
+_NOFILE = re.compile(r"^Max open files\s+(\d+|unlimited)", re.MULTILINE)
+_NSS = re.compile(r"/(libnss_[^/\s]+\.so[^/\s]*)$", re.MULTILINE)
+_CONNTRACK = "/proc/sys/net/netfilter/nf_conntrack_"
+
+
+def process_snapshot(
+    pid: int,
+    alive_tid: int,
+    cpu: CpuWatch,
+    nameservers: Sequence[str] = (),
+    dns_ports: Iterable[int] = DNS_PORTS,
+) -> Facts:
+    """Look at one process. `alive_tid`: a thread of it that is alive, as its first one may have ended."""
+    root = f"/proc/{alive_tid}/root"
+    found = {
+        **_identity(pid),
+        "limits": _limits(alive_tid),
+        "nsswitch": name_files.nsswitch(root),
+        "gai_conf": name_files.gai_conf(root),
+        "hosts_file": name_files.hosts_file(root, alive_tid),
+        "modules": _modules(alive_tid),
+        **_threads(pid),
+        **cpu.facts(alive_tid),
+        "conntrack": _conntrack(alive_tid),
+        "children": _children(pid),
+        "routes": routes.routes(alive_tid, nameservers) if netlink.is_loaded() else None,
+        "listeners": _listeners(alive_tid, nameservers),
+    }
+    return found | _descriptors(alive_tid, frozenset(dns_ports))
+
+
+def _identity(pid: int) -> Facts:
+    """What stat and the start time say."""
+    fields = proc_files.text(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+    flags = int(fields[6]) if len(fields) > 6 else None  # noqa: PLR2004 - field 9 of proc_pid_stat(5)
+    return {"forked_without_exec": None if flags is None else bool(flags & PF_FORKNOEXEC)}
+
+
+def _limits(tid: int) -> Facts | None:
+    """{nofile}: the soft limit of descriptors; None in it: unlimited."""
+    match = _NOFILE.search(proc_files.text(f"/proc/{tid}/limits"))
+    return {"nofile": int(match[1]) if match[1].isdigit() else None} if match else None
+
+
+def _modules(tid: int) -> list[str] | None:
+    """Name service modules that are mapped, by their file names."""
+    text = proc_files.text(f"/proc/{tid}/maps")
+    return sorted(set(_NSS.findall(text))) if text else None
+
+
+def _threads(pid: int) -> Facts:
+    """{threads_total, threads: […]}: what each thread does."""
+    tids = processes.threads(pid)
+    return {"threads_total": len(tids) or None, "threads": [thread(pid, tid) for tid in tids[:MAX_THREADS]]}
+
+
+def thread(pid: int, tid: int) -> Facts:
+    """{tid, name, state, syscall, args, wchan, run_ms, wait_ms} of one thread; unknown: None."""
+    directory = f"/proc/{pid}/task/{tid}"
+    name, _, rest = proc_files.text(f"{directory}/stat").partition(" (")[2].rpartition(") ")
+    call = syscalls.parse_call(proc_files.text(f"{directory}/syscall"))
+    wchan = proc_files.text(f"{directory}/wchan")
+    run_ms, wait_ms = scheduled(proc_files.text(f"{directory}/schedstat"))
+    return {
+        "tid": tid,
+        "name": name or None,
+        "state": rest[:1] or None,
+        "syscall": call.name,
+        "args": list(call.arguments),
+        "wchan": None if wchan in ("", "0") else wchan.partition(".")[0],
+        "run_ms": run_ms,
+        "wait_ms": wait_ms,
+    }
+
+
+def scheduled(text: str) -> tuple[float | None, float | None]:
+    """Milliseconds on a processor, and waiting for one, of a /proc/TID/schedstat."""
+    words = text.split()
+    if len(words) != 3 or not all(word.isdigit() for word in words):  # noqa: PLR2004 - run, wait, slices
+        return None, None
+    return int(words[0]) / 1e6, int(words[1]) / 1e6
+
+
+def _descriptors(tid: int, dns_ports: frozenset[int]) -> Facts:
+    """{fds_total, sockets}: how many descriptors, and those sockets that may have to do with names."""
+    try:
+        fds = sorted(map(int, os.listdir(f"/proc/{tid}/fd")))  # noqa: PTH208 - numbers, not paths
+    except OSError:
+        return {"fds_total": None, "sockets": None}
+    inodes = {fd: inode for fd in fds[:MAX_FDS] if (inode := sockets.inode_of(tid, fd)) is not None}
+    table = sockets.read_sockets(tid, frozenset(inodes.values())) if inodes else {}
+    kept = [
+        {"fd": fd, "inode": inode, **table[inode]}
+        for fd, inode in inodes.items()
+        if inode in table and _matters(table[inode], dns_ports)
+    ][:MAX_SOCKETS]
+    of_unix = {facts["inode"] for facts in kept if facts["kind"] == "unix"}
+    peers = unix_peers.peers(tid, of_unix) if of_unix and netlink.is_loaded() else {}
+    for facts in kept:
+        if facts["kind"] == "unix":
+            facts["peer"] = peers.get(facts["inode"])
+    return {"fds_total": len(fds), "sockets": kept}
+
+
+def _matters(facts: Facts, dns_ports: frozenset[int]) -> bool:
+    """Whether it goes to a DNS server, or to a local service."""
+    remote = facts.get("remote")
+    is_connected_locally = facts["kind"] == "unix" and facts.get("state") in ("CONNECTED", "CONNECTING")
+    return is_connected_locally or (remote is not None and remote[1] in dns_ports)
+
+
+def _children(pid: int) -> list[Facts]:
+    """{pid, name, sockets} of its descendants: their sockets to DNS servers."""
+    found = []
+    for child in processes.descendants(pid)[:MAX_CHILDREN]:
+        told = socket_owners.owner(child)
+        seen = _descriptors_to_dns(child)
+        found.append({"pid": child, "name": told["name"], "sockets": seen})
+    return found
+
+
+def _descriptors_to_dns(pid: int) -> list[Facts] | None:
+    facts = _descriptors(pid, frozenset(DNS_PORTS))["sockets"]
+    return None if facts is None else [entry for entry in facts if entry["kind"] != "unix"]
+
+
+def _conntrack(tid: int) -> Facts | None:
+    """{count, max} of the process's network namespace; None where nothing tracks connections."""
+    # The numbers of a namespace are below /proc/sys of whoever opens them: only the agent's own can be told.
+    if proc_files.link(f"/proc/{tid}/ns/net") != proc_files.link("/proc/self/ns/net"):
+        return None
+    words = [proc_files.text(_CONNTRACK + name).strip() for name in ("count", "max")]
+    return dict(zip(("count", "max"), map(int, words), strict=True)) if all(map(str.isdigit, words)) else None
+
+
+def _listeners(tid: int, nameservers: Sequence[str]) -> Facts:
+    """Loopback nameserver → {listening, owner, rx_queue_bytes} of UDP port 53; owner None: not found."""
+    local = [address for address in nameservers if address.startswith("127.") or address == "::1"]
+    bound = sockets.udp_bound(tid, DNS_PORTS[0]) if local else None
+    if bound is None:
+        return {}
+    found: Facts = {}
+    for address in local:
+        wildcard = "::" if ":" in address else "0.0.0.0"  # noqa: S104 - what others have bound
+        here = bound.get(address) or bound.get(wildcard) or bound.get("::")
+        owner = socket_owners.owners({here["inode"]}).get(here["inode"]) if here else None
+        unread = here["rx_queue_bytes"] if here else None
+        found[address] = {"listening": here is not None, "owner": owner, "rx_queue_bytes": unread}
+    return found
