@@ -16,7 +16,7 @@ from play import SHORT, Played, outcome, play
 from program import of_this_machine
 
 from ebpfdns.lab import topology
-from ebpfdns.lab.faults import FAULTS, late_reply
+from ebpfdns.lab.faults import FAULTS, ServerPlan, late_reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,7 @@ def unhurried(fault: Fault) -> Fault:
     servers = [
         replace(server, script=tuple({"delay_ms": SOON_MS, **rule} for rule in server.script))
         for server in fault.servers
+        if isinstance(server, ServerPlan)
     ]
     return replace(fault, servers=tuple(servers))
 

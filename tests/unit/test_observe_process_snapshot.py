@@ -75,7 +75,7 @@ def test_its_threads() -> None:
     thread.start()
     try:
         found = snapshot()
-        assert found["threads_total"] >= 2  # noqa: PLR2004 - this one and that one
+        assert found["threads_total"] >= 2
         waiter = next(entry for entry in found["threads"] if entry["tid"] == thread.native_id)
         assert waiter["state"] in {"S", "R"}
         assert waiter["run_ms"] >= 0
