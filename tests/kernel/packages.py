@@ -1,0 +1,47 @@
+"""Debian packages unpacked below build/, never installed: name service modules and daemons for the tests.
+
+Owns: fetching and unpacking, once. Must not know: what is done with the files.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CACHE = Path(__file__).resolve().parents[2] / "build/packages"
+LIBRARIES = (
+    "usr/lib/x86_64-linux-gnu",
+    "lib/x86_64-linux-gnu",
+    "usr/lib/aarch64-linux-gnu",
+    "lib/aarch64-linux-gnu",
+)
+
+
+def unpacked(*names: str) -> Path:
+    """The tree of these packages; a skip where they cannot be had."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        pytest.skip("this needs apt-get and dpkg")
+    tree = CACHE / "_".join(names)
+    if tree.exists():
+        return tree
+    draft = tree.with_suffix(".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    fetched = subprocess.run(
+        ["apt-get", "download", "-q", *names], cwd=draft, capture_output=True, text=True, check=False
+    )
+    if fetched.returncode:
+        pytest.skip(f"apt-get download {' '.join(names)}: {fetched.stderr.strip()[-200:]}")
+    for package in list(draft.glob("*.deb")):
+        subprocess.run(["dpkg", "-x", package, draft], check=True)
+        package.unlink()
+    draft.rename(tree)
+    return tree
+
+
+def library_path(tree: Path) -> str:
+    """For LD_LIBRARY_PATH: where the tree has shared libraries."""
+    return ":".join(str(tree / folder) for folder in LIBRARIES if (tree / folder).is_dir())
