@@ -12,11 +12,8 @@ from pathlib import Path
 import pytest
 
 CACHE = Path(__file__).resolve().parents[2] / "build/packages"
-LIBRARIES = (
-    "usr/lib/x86_64-linux-gnu",
-    "lib/x86_64-linux-gnu",
-    "usr/lib/aarch64-linux-gnu",
-    "lib/aarch64-linux-gnu",
+LIBRARIES = tuple(
+    f"{top}lib/{machine}-linux-gnu" for machine in ("x86_64", "aarch64") for top in ("usr/", "")
 )
 
 

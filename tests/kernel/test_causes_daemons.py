@@ -101,7 +101,8 @@ def test_stuck(sandbox: Sandbox, client: Callable[[str], Program], source: str, 
     assert verdict(line) == (STUCK[source][0], "confirmed")
     assert facts(line)[0] == "unix_peer_waited_for"
     assert PROOFS[way] & set(facts(line))
-    assert line["lookup"]["queries"] == []
+    # nss-mdns asks DNS for its own `local` before; nobody asks it for the name.
+    assert {query["name"] for query in line["lookup"]["queries"]} <= {"local."}
 
 
 @pytest.mark.parametrize("source", STUCK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,8 @@ from play import SHORT, SOON
 from program import Program, of_this_machine
 
 from ebpfdns.lab.faults import FAULTS
+from ebpfdns.lab.local_faults import MODULES, build_slow_module, nsswitch, write_huge_hosts
+from ebpfdns.lab.namespace import plain_environment
 
 STARVED = """
 const fs = require('fs'), dns = require('dns');
@@ -145,3 +148,93 @@ def test_no_thread_pool(sandbox: Sandbox) -> None:
         lines = watched(program, "--all")
     assert {line["lookup"]["api"] for line in of(lines, "lookup")} == {"wire"}
     assert [line for line in lines if line.get("cause")] == []
+
+
+def parent_of(silent: Sandbox, programs: dict[str, Path], api: str) -> Program:
+    """It forks while its only other thread is in a lookup; the child calls the same function."""
+    words = ["--api", api, "--name", NAME, "--threads", 1, "--fork-child", "--mid-ms", 200]
+    return Program(silent, [of_this_machine(programs, "lookup-glibc"), *words])
+
+
+def test_lock_that_a_fork_left(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """A child that was forked while gethostbyname's lock was held waits for ever, and is told so."""
+    with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1"):
+        program = parent_of(sandbox, programs, "gethostbyname")
+        with Agent("attach", "--pid", program.pid, "--children", "--stuck-after", SOON) as agent:
+            program.go()
+            (line,) = agent.wait_for(
+                lambda line: (
+                    line["event"] == "lookup_stuck"
+                    and line["process"]["pid"] != program.pid
+                    and line["lookup"]["update"] == 3
+                )
+            )
+            os.kill(line["process"]["pid"], signal.SIGKILL)
+            lines = agent.finish()
+    child = line["process"]["pid"]
+    assert (line["cause"]["id"], line["cause"]["confidence"]) == ("fork_lock_inherited", "confirmed")
+    assert facts(line) == ["forked_without_exec", "futex_wait_no_timeout", "query_sent"]
+    assert line["cause"]["evidence"][0]["threads"] == 1
+    of_child = {told["cause"]["id"] for told in of(lines, "lookup_stuck", child)}
+    assert of_child == {"fork_lock_inherited"}
+    assert {told["cause"]["id"] for told in of(lines, "lookup_stuck", program.pid)} == {"ns_silent"}
+
+
+def test_fork_without_a_lock(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """A child whose function has no lock asks by itself, and its server is the cause."""
+    with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1"):
+        program = parent_of(sandbox, programs, "getaddrinfo")
+        lines = watched(program, "--children")
+    assert len({line["process"]["pid"] for line in of(lines, "lookup_stuck")}) == 2
+    assert {cause for cause, _ in verdicts(lines)} == {"ns_silent"}
+
+
+def with_module(sandbox: Sandbox, programs: dict[str, Path], hosts: str) -> Program:
+    """A program with a name source of ours, which sleeps for 4 s, somewhere in this order."""
+    build_slow_module(sandbox)
+    (sandbox.root / "etc/nsswitch.conf").write_text(nsswitch(hosts))
+    environment = plain_environment() | {"LD_LIBRARY_PATH": MODULES}
+    return Program(sandbox, [of_this_machine(programs, "lookup-glibc"), "--name", NAME], env=environment)
+
+
+def test_source_before_dns(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """A name source that sleeps before dns is asked is named, as surely as its thread tells."""
+    with FAULTS["healthy"].setup(sandbox, options=SHORT):
+        lines = watched(with_module(sandbox, programs, "files slow dns"))
+    stuck = of(lines, "lookup_stuck")
+    assert {line["cause"]["id"] for line in stuck} == {"nsswitch_order_stall"}
+    for line in stuck:
+        assert "nss_source_before_dns" in facts(line)
+        assert "slow" in line["cause"]["summary"]
+        assert line["lookup"]["queries"] == []
+    ended = of(lines, "lookup")[0]
+    assert (ended["lookup"]["status"], ended["cause"]["id"]) == ("ok", "nsswitch_order_stall")
+
+
+def test_source_after_dns(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """The same source behind dns is not blamed for a server that is silent."""
+    with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1"):
+        program = with_module(sandbox, programs, "files dns [TRYAGAIN=return] slow")
+        lines = watched(program)
+    assert {cause for cause, _ in verdicts(lines)} == {"ns_silent"}
+
+
+@pytest.mark.parametrize(("count", "expected"), [(3_000_000, {"hosts_file_huge"}), (0, set())])
+def test_hosts_file(sandbox: Sandbox, programs: dict[str, Path], count: int, expected: set[str]) -> None:
+    """A hosts file of millions of lines is what its reader's time goes into; a short one is never told."""
+    hosts = sandbox.root / "etc/hosts"
+    before = hosts.read_text()
+    write_huge_hosts(sandbox, count)
+    try:
+        with FAULTS["healthy"].setup(sandbox, options=SHORT):
+            program = Program(sandbox, [of_this_machine(programs, "lookup-glibc"), "--name", NAME])
+            with Agent("attach", "--pid", program.pid, "--stuck-after", "40ms") as agent:
+                program.go()
+                lines = agent.finish()
+    finally:
+        hosts.write_text(before)
+    assert {cause for cause, _ in verdicts(lines)} == expected
+    for line in of(lines, "lookup_stuck"):
+        assert line["cause"]["confidence"] == "confirmed"
+        assert facts(line)[0] == "hosts_file_size"
+        assert line["cause"]["evidence"][0]["size_bytes"] > 1_000_000

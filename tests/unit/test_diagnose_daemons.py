@@ -100,6 +100,7 @@ def test_the_daemon_is_named() -> None:
 
 
 LOCAL = b"printer.local"
+NO_LOCAL = ask(name=b"local.", reply=0.1, rcode=3)
 
 
 def mdns(age: float = 1.0, **more: Any) -> Situation:
@@ -128,6 +129,13 @@ def ended(age: float, code: int = -2, name: bytes = LOCAL, **more: Any) -> Situa
         "likely",
     ),
     ("ended after 5 s", ended(5.0), MDNS, "likely"),
+    ("DNS has no local", ended(5.0, queries=[NO_LOCAL]), MDNS, "likely"),
+    (
+        "Avahi after DNS has no local",
+        mdns(12, queries=[NO_LOCAL]),
+        AVAHI,
+        "confirmed",
+    ),
     ("after both families", ended(10.1, code=1), MDNS, "likely"),
     ("at once", ended(0.1), None, None),
     ("after 2 s", ended(2.0), "unknown", "possible"),

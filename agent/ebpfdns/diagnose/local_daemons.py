@@ -88,6 +88,11 @@ def waited_at(case: LookupCase, paths: Container[str]) -> Waited | None:
     return None
 
 
+def owed_by_none(case: LookupCase) -> bool:
+    """Whether no DNS server owes it an answer: it asked none, or is past those it asked."""
+    return not any(map(case.is_open_question, case.sent))
+
+
 def waits_there(case: LookupCase, waited: Waited) -> Evidence:
     """The thread waits at this socket."""
     text = f"the thread waits in {waited.syscall or 'a call'} for {shown_text(waited.path)}"

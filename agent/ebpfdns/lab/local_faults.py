@@ -39,9 +39,9 @@ def nsswitch(hosts: str) -> str:
     return f"passwd: files\ngroup: files\nhosts: {hosts}\nnetworks: files\n"
 
 
-def write_huge_hosts(sandbox: Sandbox) -> None:
+def write_huge_hosts(sandbox: Sandbox, count: int = HOSTS_LINES) -> None:
     """A blocklist as people have them."""
-    lines = (f"0.0.0.0 tracker-{number}.lab.test\n" for number in range(HOSTS_LINES))
+    lines = (f"0.0.0.0 tracker-{number}.lab.test\n" for number in range(count))
     (sandbox.root / "etc/hosts").write_text("127.0.0.1 localhost\n" + "".join(lines), encoding="ascii")
 
 

@@ -44,6 +44,7 @@ def main() -> None:
 def _listener(path: Path) -> socket.socket:
     """A socket that anybody may connect to; the kernel makes the connections even if nobody accepts."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # of one before
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
     path.chmod(0o666)

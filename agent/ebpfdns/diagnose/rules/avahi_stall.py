@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose.case import A_SECOND_NS, NS_PER_S
 from ebpfdns.diagnose.cause import Cause
-from ebpfdns.diagnose.local_daemons import not_proved, proofs, release, waited_at, waits_there
+from ebpfdns.diagnose.local_daemons import not_proved, owed_by_none, proofs, release, waited_at, waits_there
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.case import LookupCase
@@ -21,7 +21,7 @@ ONE_FAMILY_NS, BOTH_FAMILIES_NS = 6 * NS_PER_S, 11 * NS_PER_S
 
 def rule(case: LookupCase) -> Cause | None:
     """Its thread waits at Avahi's socket, and Avahi is seen to be stuck, or has had its time."""
-    waited = None if case.lookup.queries else waited_at(case, PATHS)
+    waited = waited_at(case, PATHS) if owed_by_none(case) else None  # nss-mdns asks DNS for `local` first
     if waited is None:
         return None
     proved = proofs(waited)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose.case import NS_PER_S
 from ebpfdns.diagnose.cause import Cause, Evidence
-from ebpfdns.diagnose.local_daemons import waited_at, waits_there
+from ebpfdns.diagnose.local_daemons import owed_by_none, waited_at, waits_there
 from ebpfdns.diagnose.wording import milliseconds, seconds, shown_text, subject
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ NO_SUCH_NAME = (-2, -5, 1, 4)
 
 def rule(case: LookupCase) -> Cause | None:
     """A name that is looked for by multicast: the wait is under way, or ended as such waits end."""
-    if case.sent or not _is_multicast_name(case):
+    if not owed_by_none(case) or _was_asked_about(case) or not _is_multicast_name(case):
         return None
     if case.is_open:
         return _while_open(case)
@@ -67,6 +67,11 @@ def _multicast_socket(case: LookupCase) -> Evidence | None:
                 text = f"the thread waits for a socket that speaks {MULTICAST_PORTS[port]}"
                 return Evidence("blocked_in_syscall", text, {"port": port, "fd": facts.get("fd")})
     return None
+
+
+def _was_asked_about(case: LookupCase) -> bool:
+    """Whether a server was asked for the name; nss-mdns asks first whether DNS has a `local` of its own."""
+    return any((query.name or b"").rstrip(b".").lower() != b"local" for query in case.sent)
 
 
 def _is_multicast_name(case: LookupCase) -> bool:

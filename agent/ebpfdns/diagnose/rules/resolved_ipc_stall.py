@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from ebpfdns.diagnose.case import A_SECOND_NS
 from ebpfdns.diagnose.cause import Cause
 from ebpfdns.diagnose.local_daemons import (
-    asked_nobody,
     not_proved,
+    owed_by_none,
     proofs,
     release,
     waited_at,
     waits_there,
 )
+from ebpfdns.diagnose.observations import query_sent
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.case import LookupCase
@@ -25,8 +26,8 @@ PATHS = ("/run/systemd/resolve/io.systemd.Resolve",)
 
 
 def rule(case: LookupCase) -> Cause | None:
-    """It has asked no server, and its thread waits at the socket of systemd-resolved."""
-    waited = None if case.lookup.queries else waited_at(case, PATHS)
+    """No server owes it an answer, and its thread waits at the socket of systemd-resolved."""
+    waited = waited_at(case, PATHS) if owed_by_none(case) else None
     if waited is None:
         return None
     proved = proofs(waited)
@@ -35,6 +36,6 @@ def rule(case: LookupCase) -> Cause | None:
         "resolved_ipc_stall",
         "confirmed" if proved and case.elapsed_ns >= A_SECOND_NS else "likely",
         f"The program waits for {who} on its local socket, which does not answer: up to 120 s.",
-        (waits_there(case, waited), *(proved or [not_proved(waited)]), asked_nobody(case)),
+        (waits_there(case, waited), *(proved or [not_proved(waited)]), query_sent(case)),
         f"{release(waited, 'systemd-resolved')}; what it waits for: resolvectl status",
     )
