@@ -27,6 +27,18 @@ def test_a_question_seen_takes_its_place_and_gives_the_name() -> None:
     assert (found.queries, found.name) == ((SEEN,), b"www.lab.test")
 
 
+def test_on_the_same_socket_it_is_a_repetition() -> None:
+    """A libc has one socket for a question and its repetitions: both have waited since it was found."""
+    same = {**LOOK, "resolver_wait": {"kind": "dns", "fds": [3], "is_first_socket": True}}
+    pair = (SEEN, replace(SEEN, type=28, id=8))
+    found = completed(replace(FOUND, queries=pair), same, completed(FOUND, LOOK, None))
+    for query, seen in zip(found.queries, pair, strict=True):
+        assert (query.sent_ns, query.sent_is_known, query.resent_ns) == (100, False, seen.sent_ns)
+        assert (query.id, query.type, query.attempts) == (seen.id, seen.type, 2)
+    ended = completed(replace(FOUND, queries=pair, status="unseen"), None, found)
+    assert ended.queries == found.queries
+
+
 def test_what_was_known_stays_known() -> None:
     """At the end nobody can look any more."""
     before = completed(replace(FOUND, comm=b"worker"), LOOK, None)

@@ -19,16 +19,37 @@ if TYPE_CHECKING:
 
 def completed(lookup: Lookup, facts: Mapping[str, Any] | None, before: Lookup | None) -> Lookup:
     """The lookup with what its thread shows (`facts`), and what its last line had (`before`)."""
-    seen = {(query.server, query.transport) for query in lookup.queries}
-    waiting = [*(before.queries if before else ()), *_asked(lookup, facts or {})]
-    unseen = {
-        (query.server, query.transport): query
-        for query in reversed(waiting)
-        if not query.sent_is_known and (query.server, query.transport) not in seen
-    }
-    queries = (*reversed(unseen.values()), *lookup.queries)
+    known = before.queries if before else ()
+    asked = [*(query for query in known if _is_unseen(query)), *_asked(lookup, facts or {})]
+    unseen = {(query.server, query.transport): query for query in reversed(asked)}
+    is_same = bool(((facts or {}).get("resolver_wait") or {}).get("is_first_socket"))
+    repeated = {_identity(query) for query in known if query.id is not None and not query.sent_is_known}
+    seen: list[Query] = []
+    for query in lookup.queries:
+        earlier = unseen.pop((query.server, query.transport), None)
+        is_repetition = _identity(query) in repeated or (earlier is not None and is_same)
+        seen.append(_repetition(query, lookup.start_ns) if is_repetition else query)
+        if is_repetition and earlier is not None:
+            repeated |= {_identity(other) for other in lookup.queries if other.socket == query.socket}
+    queries = (*reversed(unseen.values()), *seen)
     name = lookup.name or (before.name if before else None) or _asked_name(queries)
     return replace(lookup, queries=queries, name=name, comm=lookup.comm or (before.comm if before else b""))
+
+
+def _is_unseen(query: Query) -> bool:
+    return query.id is None and not query.sent_is_known
+
+
+def _identity(query: Query) -> tuple[int, int | None, int | None]:
+    return query.socket, query.id, query.type
+
+
+def _repetition(query: Query, since_ns: int) -> Query:
+    """A question that left again on a socket on which it had left before."""
+    resent_ns = query.resent_ns or query.sent_ns
+    return replace(
+        query, sent_ns=since_ns, sent_is_known=False, resent_ns=resent_ns, attempts=query.attempts + 1
+    )
 
 
 def _asked(lookup: Lookup, facts: Mapping[str, Any]) -> Iterator[Query]:

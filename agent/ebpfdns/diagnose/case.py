@@ -118,9 +118,14 @@ class LookupCase:
 
     @property
     def was_silence_seen(self) -> bool:
-        """Whether each question without an answer was seen to leave: then none has come since."""
+        """Whether each question without an answer was seen to leave, a while ago: none has come since."""
         waiting = [query for query in self.sent if self.is_open_question(query)]
-        return bool(waiting) and all(query.sent_is_known for query in waiting)
+        return bool(waiting) and all(map(self._was_seen_unanswered, waiting))
+
+    def _was_seen_unanswered(self, query: Query) -> bool:
+        if query.sent_is_known:
+            return True
+        return query.resent_ns is not None and self.at_ns - query.resent_ns >= A_SECOND_NS
 
     # Servers.
 

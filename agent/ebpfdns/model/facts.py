@@ -38,7 +38,7 @@ class Query:
     server: Server
     transport: Literal["udp", "tcp"] | None
     sent_ns: int
-    sent_is_known: bool = True  # otherwise it left before tracing began, and sent_ns is when that was
+    sent_is_known: bool = True  # otherwise it left before tracing began, and sent_ns is later
     was_sent: bool = True  # a packet left; otherwise the kernel refused the connect or the send
     socket: int = 0  # equal numbers: the same socket
     name: bytes | None = None  # presentation form, lower-level bytes; None: cut, or never sent
@@ -119,7 +119,7 @@ class Lookup:
     socket_closed: bool = False
     may_be_missed: bool = False  # a map was full: queries of it may be missing
     answer_unread: bool = False  # wire: its thread was away from its event loop when the answers came
-    before_attach: bool = False  # then start_ns is when it was found: its age is that at least
+    before_attach: bool = False  # then since start_ns it is known to have been in flight
 
     @property
     def unexpected_replies(self) -> int:
@@ -158,7 +158,7 @@ class Connect:
     lookup_key: int | None = None  # the lookup that gave this address
     lookup_start_ns: int | None = None
     lookup_name: bytes | None = None
-    before_attach: bool = False  # then start_ns is when it was found: its age is that at least
+    before_attach: bool = False  # then since start_ns it is known to have been in flight
     is_tls: bool = False  # the connection is up; what has no answer, or had none so long, is its ClientHello
 
 

@@ -8,7 +8,8 @@ end ends it. Whether it has simply returned only a look can tell, so each scan t
 not found in a resolver `STRIKES` times in a row, for `GONE_NS` at least, has left it. How it ended is then
 not known.
 
-It is told of only after a second look has found the same wait: that of a healthy lookup is shorter.
+It is told of when its thread has slept in this wait for `SURE_NS`, or a second look finds it there: a healthy
+lookup's wait is shorter.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns.model import boundary
 from ebpfdns.model.boundary import EARLIER_BIT, Api, Counter, LookupFlag, Status
-from ebpfdns.observe import leftovers, resolver_waits, snapshot, syscalls
+from ebpfdns.observe import last_run, leftovers, resolver_waits, snapshot, syscalls
 from ebpfdns.observe.processes import threads
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ class Held:
     tid: int
     found_ns: int
     place: str  # the text of /proc/TID/syscall: the call, its arguments, the height of the stack
-    inodes: tuple[str, ...]  # of what it waits for
-    fds: tuple[int, ...]
-    has_probes: bool  # a later call of its thread would be seen
-    seen_ns: int  # there, the last time
+    wait: ResolverWait
+    inodes: tuple[str, ...] = ()  # of what it waits for
+    first_inodes: tuple[str, ...] = ()  # of what it waited for when it was found
+    has_probes: bool = False  # a later call of its thread would be seen
+    seen_ns: int = 0  # there, the last time
     is_sure: bool = False
     strikes: int = 0
     missed_ns: int = 0
@@ -74,21 +76,32 @@ class Earlier:
             waiting = [tid for tid, text in places.items() if _may_be_lookup(text)]
             looks = snapshot.thread_snapshots(target.pid, waiting) if waiting else {}
             has_probes = any(library.functions for library in target.libraries)
-            for tid, facts in looks.items():
-                wait = resolver_waits.resolver_wait(facts, self._ports)
-                if wait is not None:
-                    self._hold(target.pid, tid, places[tid], wait, now_ns, has_probes=has_probes)
+            waits = {tid: resolver_waits.resolver_wait(facts, self._ports) for tid, facts in looks.items()}
+            found = {tid: wait for tid, wait in waits.items() if wait is not None}
+            asleep = last_run.asleep_ns(target.pid, found)
+            for tid, wait in found.items():
+                held = Held(target.pid << 32 | tid | self._mark, target.pid, tid, now_ns, places[tid], wait)
+                held.has_probes = has_probes
+                is_same = _place(target.pid, tid) == places[tid]  # it has slept in this very wait
+                self._hold(held, now_ns - asleep.get(tid, 0) * is_same)
         return len(self._held)
 
     def is_sure(self, key: int) -> bool:
-        """Whether it was seen waiting twice, some time apart."""
+        """Whether it waits for so long that it is worth a word."""
         held = self._held.get(key)
         return held is not None and held.is_sure
 
-    def wait_in(self, facts: dict[str, Any]) -> dict[str, Any] | None:
-        """What a later snapshot of such a thread proves: kept with it, for those who know no ports."""
-        wait = resolver_waits.resolver_wait(facts, self._ports)
-        return None if wait is None else {"kind": wait.kind, "fds": list(wait.fds)}
+    def complete(self, key: int, pid: int, tid: int, facts: dict[str, Any]) -> None:
+        """Put into a later snapshot of such a thread what it proves, for those who know no ports."""
+        wait, held = resolver_waits.resolver_wait(facts, self._ports), self._held.get(key)
+        if wait is None:
+            facts["resolver_wait"] = None
+        else:
+            # A libc keeps a socket for one question and its repetitions.
+            is_first = held is not None and held.first_inodes == _inodes(pid, wait.fds)
+            is_first = is_first and facts["syscall"] not in syscalls.EPOLL_WAITS
+            facts["resolver_wait"] = {"kind": wait.kind, "fds": list(wait.fds), "is_first_socket": is_first}
+        facts["asleep_ns"] = last_run.asleep_ns(pid, [tid]).get(tid)
 
     def look(self, now_ns: int) -> list[bytes]:
         """Look at each again; the frames of those that have ended, as the kernel would have sent them."""
@@ -96,7 +109,7 @@ class Earlier:
         for held in list(self._held.values()):
             if self._maps.earlier_call(held.key) is None:
                 del self._held[held.key]  # the kernel has ended it, and told so
-            elif _place(held.pid, held.tid) == held.place and _inodes(held.pid, held.fds) == held.inodes:
+            elif _place(held.pid, held.tid) == held.place and _inodes(held.pid, held.wait.fds) == held.inodes:
                 self._is_there(held, now_ns)
             else:
                 moved.setdefault(held.pid, []).append(held)
@@ -110,18 +123,18 @@ class Earlier:
 
     # One of them.
 
-    def _hold(
-        self, pid: int, tid: int, place: str, wait: ResolverWait, now_ns: int, *, has_probes: bool
-    ) -> None:
-        key = pid << 32 | tid | self._mark
-        held = Held(key, pid, tid, now_ns, place, _inodes(pid, wait.fds), wait.fds, has_probes, now_ns)
+    def _hold(self, held: Held, since_ns: int) -> None:
+        """`since_ns`: it waits so since then, at the latest."""
+        held.first_inodes = held.inodes = _inodes(held.pid, held.wait.fds)
+        held.seen_ns = held.found_ns
+        held.is_sure = held.found_ns - since_ns >= SURE_NS
         call = bytearray(boundary.CALL.size)
-        struct.pack_into("=Q", call, _CALL["start_ns"], now_ns)
-        struct.pack_into("=II", call, _CALL["pid"], pid, tid)
-        call[_CALL["api"]] = Api[wait.api.upper()] if wait.api else Api.NONE
+        struct.pack_into("=Q", call, _CALL["start_ns"], since_ns)
+        struct.pack_into("=II", call, _CALL["pid"], held.pid, held.tid)
+        call[_CALL["api"]] = Api[held.wait.api.upper()] if held.wait.api else Api.NONE
         call[_CALL["is_earlier"]] = 1
-        if self._maps.hold_earlier_call(key, pid << 32 | tid, bytes(call)):
-            self._held[key] = held
+        if self._maps.hold_earlier_call(held.key, held.pid << 32 | held.tid, bytes(call)):
+            self._held[held.key] = held
 
     @staticmethod
     def _is_there(held: Held, now_ns: int) -> None:
@@ -133,7 +146,7 @@ class Earlier:
         wait = resolver_waits.resolver_wait(facts, self._ports)
         if wait is not None and (held.has_probes or _inodes(held.pid, wait.fds) == held.inodes):
             # Another wait of the same lookup: the next server, say. A new call would have been seen.
-            held.place, held.fds = _place(held.pid, held.tid), wait.fds
+            held.place, held.wait = _place(held.pid, held.tid), wait
             held.inodes = _inodes(held.pid, wait.fds)
             self._is_there(held, now_ns)
             return False

@@ -170,9 +170,9 @@ class Scanner:
             if with_snapshots:
                 snapshots[str(pid)] = process_snapshot(pid, alive_tid, self._cpu, conf["nameservers"])
                 threads |= {str(tid): facts for tid, facts in snapshot.thread_snapshots(pid, tids).items()}
-        for kind, (_, key, _, tid) in due:
+        for kind, (_, key, pid, tid) in due:
             if kind != "connects" and is_earlier(key) and str(tid) in threads:
-                threads[str(tid)]["resolver_wait"] = self._earlier.wait_in(threads[str(tid)])
+                self._earlier.complete(key, pid, tid, threads[str(tid)])
         waits = {}
         for kind, (raw, key, _, tid) in due:
             raw_wait = self._maps.wait_of(key if kind in CALLS else _thread_key(raw))

@@ -175,7 +175,10 @@ def waiting_on(thread: dict[str, Any] | None, wait: Wait | None, now_ns: int) ->
     syscall = (thread or {}).get("syscall") or (wait.syscall if wait else None)
     if syscall in (None, "running"):
         return None
-    since_ns = wait.since_ns if wait and wait.syscall == syscall else None
+    asleep_ns = (thread or {}).get("asleep_ns")
+    since_ns = None if asleep_ns is None else now_ns - asleep_ns
+    if wait and wait.syscall == syscall and wait.since_ns is not None:
+        since_ns = wait.since_ns
     sockets = (thread or {}).get("sockets") or []
     return {
         "syscall": syscall,

@@ -33,7 +33,7 @@ from ebpfdns.publish.schema.terms import (
 )
 
 ID_MAX = 0xFFFF
-START = "`lookup.started` (with `before_attach`: from when it was found)"
+START = "`lookup.started` (with `before_attach`: from when on it is known to have been in flight)"
 
 SINCE = {
     "attach": "seen from its start.",

@@ -175,7 +175,8 @@ def age_known() -> Schema:
 def least_age() -> Schema:
     """What is known of the age of a thing that began before tracing."""
     return measure(
-        "With `before_attach` only: how long it has been seen in flight, so it is at least so old."
+        "With `before_attach` only: its least age, by how long its thread has slept in this very wait, "
+        "or the agent has seen it."
     )
 
 
