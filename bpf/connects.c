@@ -98,7 +98,11 @@ INLINE void end_connect(struct connect *record, u64 key, u8 status, int error) {
   u64 took_ns = now - record->start_ns;
   if (!is_uncounted(record)) {
     bool is_earlier = record->flags & CONNECT_BEFORE_ATTACH;
-    count(status == STATUS_OK ? CONNECTS_OK : status == STATUS_FAILED ? CONNECTS_FAILED : CONNECTS_ABANDONED, 1);
+    count(status == STATUS_OK       ? CONNECTS_OK
+          : status == STATUS_FAILED ? CONNECTS_FAILED
+          : status == STATUS_UNSEEN ? CONNECTS_UNSEEN
+                                    : CONNECTS_ABANDONED,
+          1);
     if (!is_earlier) observe(LATENCY_CONNECT, took_ns);
     if (is_earlier || is_worth_telling(status, took_ns)) submit(record, sizeof(*record));
   } else if (took_ns >= slow_after_ns()) {
@@ -185,7 +189,11 @@ int connect_returns(struct syscall_result *ctx) {
   u64 key = record->key;
   if (key == thread_key) { /* never reached SYN_SENT: UDP, AF_UNIX, or refused before a packet left */
     if (goes_on) {
-      connects.delete(&thread_key);
+      /* Of one that began before tracing the socket is not known, so its end will not be seen. */
+      if (record->flags & CONNECT_BEFORE_ATTACH)
+        end_connect(record, thread_key, STATUS_UNSEEN, 0);
+      else
+        connects.delete(&thread_key);
       return 0;
     }
   } else {

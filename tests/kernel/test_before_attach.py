@@ -218,6 +218,53 @@ def test_tcp_that_is_blocked(programs: dict[str, Path]) -> None:
     check_earlier(first)
 
 
+@pytest.mark.parametrize(
+    ("words", "call"), [("", "connect"), ("--non-blocking --wait", "poll")], ids=["blocking", "non-blocking"]
+)
+def test_a_connect_to_a_black_hole(
+    sandbox: Sandbox, programs: dict[str, Path], words: str, call: str
+) -> None:
+    """Where it goes, and that its SYN has no answer, is told within two seconds; it is ended once."""
+    argv = [of_this_machine(programs, "connector-glibc"), "--address", topology.BLACK_HOLE, *words.split()]
+    program = Program(sandbox, argv)
+    program.go()
+    wait_until(sits_in(program.pid, call))
+    with Agent("attach", "--pid", program.pid) as agent:
+        (first,) = agent.wait_for(lambda line: line["event"] == "connect_stuck")
+        program.process.kill()
+        lines = agent.finish()
+    connect = first["connect"]
+    assert seconds_after_attach(first, lines) < SOON_S
+    assert verdict(first) == ("connect_after_dns", "possible")
+    assert connect["server"] == {"address": topology.BLACK_HOLE, "port": 80}
+    assert (connect["since"], connect["elapsed_ms"], connect["lookup"]) == ("before_attach", None, None)
+    assert connect["tcp"]["state"] == "SYN_SENT"
+    ended = only(lines, "connect")["connect"]
+    assert ended["id"] == connect["id"]
+    assert ended["status"] is None
+    assert ("thread" in first) == (call == "connect")
+
+
+@needs_nft
+def test_a_connect_that_comes_up(programs: dict[str, Path]) -> None:
+    """A blocking connect that began before is ended by its own return: how, is known; since when, is not."""
+    chain = "add chain inet lab wall { type filter hook input priority 0; }"
+    rules = f"add table inet lab; {chain}; add rule inet lab wall tcp dport 53 drop"
+    argv = [of_this_machine(programs, "connector-glibc"), "--address", topology.SERVER_1, "--port", 53]
+    with Sandbox() as sandbox, FAULTS["healthy"].setup(sandbox):
+        assert sandbox.popen(["nft", rules], stderr=subprocess.PIPE).wait() == 0
+        program = Program(sandbox, argv)
+        program.go()
+        wait_until(sits_in(program.pid, "connect"))
+        with Agent("attach", "--pid", program.pid) as agent:
+            agent.wait_for(lambda line: line["event"] == "connect_stuck")
+            assert sandbox.popen(["nft", "flush ruleset"], stderr=subprocess.PIPE).wait() == 0
+            lines = agent.finish()
+    (connect,) = (line["connect"] for line in of(lines, "connect"))
+    assert (connect["status"], connect["since"], connect["duration_ms"]) == ("ok", "before_attach", None)
+    assert lines[-1]["stats"]["connects"]["ok"] == 1
+
+
 def test_a_recording_replays_the_same(sandbox: Sandbox, programs: dict[str, Path], tmp_path: Path) -> None:
     """What was found by looking is in the recording: it says the same again, byte for byte."""
     argv = [of_this_machine(programs, "lookup-glibc"), "--name", NAME]

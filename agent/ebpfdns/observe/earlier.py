@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 from ebpfdns.model import boundary
 from ebpfdns.model.boundary import EARLIER_BIT, Api, Counter, LookupFlag, Status
 from ebpfdns.observe import last_run, leftovers, resolver_waits, snapshot, syscalls
+from ebpfdns.observe.earlier_connects import EarlierConnects
 from ebpfdns.observe.processes import threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ebpfdns.observe.kernel_maps import KernelMaps
     from ebpfdns.observe.resolver_waits import ResolverWait
@@ -68,9 +69,11 @@ class Earlier:
         self._ports = dns_ports
         self._mark = EARLIER_BIT if knows_host_ids else EARLIER_BIT | NOBODY_BIT
         self._held: dict[int, Held] = {}
+        self.connects = EarlierConnects(maps, dns_ports, knows_host_ids=knows_host_ids)
 
-    def find(self, targets: Iterable[Target], now_ns: int) -> int:
-        """Look at every thread of the targets, whose probes are live; how many are in a lookup."""
+    def find(self, targets: Sequence[Target], now_ns: int) -> None:
+        """Look at every thread of the targets, whose probes are live."""
+        self.connects.find(targets, now_ns)
         for target in targets:
             places = {tid: _place(target.pid, tid) for tid in threads(target.pid)}
             waiting = [tid for tid, text in places.items() if _may_be_lookup(text)]
@@ -84,7 +87,6 @@ class Earlier:
                 held.has_probes = has_probes
                 is_same = _place(target.pid, tid) == places[tid]  # it has slept in this very wait
                 self._hold(held, now_ns - asleep.get(tid, 0) * is_same)
-        return len(self._held)
 
     def is_sure(self, key: int) -> bool:
         """Whether it waits for so long that it is worth a word."""
@@ -113,13 +115,18 @@ class Earlier:
                 self._is_there(held, now_ns)
             else:
                 moved.setdefault(held.pid, []).append(held)
-        gone: list[bytes] = []
+        gone = self.connects.look(now_ns)
         for pid, those in moved.items():
             looks = snapshot.thread_snapshots(pid, [held.tid for held in those])
             for held in those:
                 if self._has_left(held, looks[held.tid], now_ns):
                     gone += self._end(held)
         return gone
+
+    def end_of(self, pid: int, now_ns: int) -> list[bytes]:
+        """Frames of all that a process which is gone left open, and the kernel could not end."""
+        those = [held for held in self._held.values() if held.pid == pid]
+        return self.connects.end_of(pid, now_ns) + [frame for held in those for frame in self._end(held)]
 
     # One of them.
 

@@ -136,8 +136,11 @@ class KernelMaps:
         """Records of connects that began before a time; of two for one connect the socket's own."""
 
         def is_wanted(raw: memoryview, at: int) -> bool:
-            is_link = raw[at + 4] & boundary.ConnectFlag.IS_LINK
-            return not is_link and U64.unpack_from(raw, at + 16)[0] < older_than_ns
+            flags = raw[at + 4]
+            is_old = U64.unpack_from(raw, at + 16)[0] < older_than_ns
+            return not flags & boundary.ConnectFlag.IS_LINK and (
+                is_old or bool(flags & boundary.ConnectFlag.BEFORE_ATTACH)
+            )
 
         return list(self._select("connects", boundary.CONNECT.size, is_wanted))
 
@@ -219,8 +222,20 @@ class KernelMaps:
             return False  # the map is full, or it is known
         if self._maps["calls"].get(U64.pack(thread_key)) is not None and self.take_earlier_call(key):
             return False
-        self._added[boundary.Counter.LOOKUPS_STARTED] += 1
+        self.count_found(boundary.Counter.LOOKUPS_STARTED)
         return True
+
+    def hold_earlier_connect(self, key: int, connect: bytes) -> bool:
+        """Let a thread be in a connect() that began before tracing; False when it is in another one since."""
+        try:
+            self._maps["connects"].add(U64.pack(key), connect)
+        except OSError:
+            return False
+        return True
+
+    def count_found(self, counter: boundary.Counter) -> None:
+        """Count what was under way when tracing began as started."""
+        self._added[counter] += 1
 
     def earlier_call(self, key: int) -> bytes | None:
         """The struct call of a lookup that began before tracing; None when the kernel has ended it."""

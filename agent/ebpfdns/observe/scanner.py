@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns.correlate import items
 from ebpfdns.model import boundary
-from ebpfdns.model.boundary import Counter, LookupFlag
+from ebpfdns.model.boundary import ConnectFlag, Counter, LookupFlag
 from ebpfdns.observe import leftovers, memory, pool_queue, receive_queues, resolv_conf, siblings, snapshot
 from ebpfdns.observe.cgroup_cpu import CpuWatch
+from ebpfdns.observe.earlier import SURE_NS
+from ebpfdns.observe.earlier_connects import refreshed
 from ebpfdns.observe.kernel_maps import is_earlier
 from ebpfdns.observe.process_snapshot import process_snapshot
 
@@ -74,6 +76,7 @@ class Scanner:
         lookups = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._maps.open_lookups(older_ns)]
         calls = self._maps.open_calls(older_ns)
         raws = self._maps.open_connects(older_ns) + self._open_handshakes(older_ns, now_ns)
+        raws += self._earlier.connects.open()
         connects = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in raws]
         self._siblings = siblings.Siblings(self._maps, raws)
         self.open_names: set[Name] = {("lookup", key, start) for _, key, start, _, _, _ in lookups}
@@ -144,9 +147,16 @@ class Scanner:
                 if self._maps.drop_connect(key):
                     self._maps.count_end(Counter.CONNECTS_ABANDONED)
                     expired.append(raw)
-            elif not end_ns and self._pipeline.is_due("connect", key, start_ns, now_ns):
+            elif not end_ns and self._is_connect_due(raw, key, start_ns, now_ns):
                 due.append(("connects", (raw, key, pid, tid)))
         return due, expired
+
+    def _is_connect_due(self, raw: bytes, key: int, start_ns: int, now_ns: int) -> bool:
+        """As of lookups: one that began before tracing is told of as soon as it is certain to wait."""
+        is_earlier_one = bool(_flags(raw) & ConnectFlag.BEFORE_ATTACH)
+        if is_earlier_one and now_ns - start_ns < SURE_NS:
+            return False
+        return self._pipeline.is_due("connect", key, start_ns, now_ns, at_once=is_earlier_one)
 
     def vanished(self, now_ns: int, wall_ns: int) -> items.Scan | None:
         """What was told of as open, is not open any more, and whose end no frame has told (all are fed)."""
@@ -184,7 +194,9 @@ class Scanner:
             wall_ns=now["wall_ns"],
             lookups=[raw for kind, (raw, *_) in due if kind == "lookups"],
             calls=[call for call in calls if call is not None],
-            connects=[raw for kind, (raw, *_) in due if kind == "connects"],
+            connects=[
+                refreshed(raw, threads.get(str(tid))) for kind, (raw, _, _, tid) in due if kind == "connects"
+            ],
             waits=waits,
             threads=threads,
             resolv_confs=confs,

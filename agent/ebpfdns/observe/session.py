@@ -278,6 +278,9 @@ class Session:
                 plan.rescans.append((now_ns + RESCAN_EVERY_NS, pid))
         for pid in [pid for pid, target in self._targets.items() if target.has_exited()]:
             self._read_frames()
+            now = self._now()
+            if frames := self._earlier.end_of(pid, now["now_ns"]):
+                self._feed(items.Frames(**now, frames=frames))
             self._close_open_things()
             self._release(pid, "exited")
 

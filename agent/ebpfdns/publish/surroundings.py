@@ -59,7 +59,7 @@ class Surroundings:
         """A line about something that a thread of a process does."""
         found = self.line_of_thread(kind, item, (thing.pid, thing.tid, thing.comm), message)
         if isinstance(thing, Lookup) and thing.is_wire:
-            del found["thread"]
+            found.pop("thread", None)
         return found
 
     def line_of_thread(self, kind: str, item: Item, who: tuple[int, int, bytes], message: str) -> Event:
@@ -69,5 +69,6 @@ class Surroundings:
         target = self._targets.get(pid)
         unknown = {"pid": pid, "executable": {"name": None, "path": None}, "start_time": None}
         found["process"] = target.process if target else unknown
-        found["thread"] = {"id": tid, "name": printable(name) if name else None}
+        if tid:  # 0: which thread began it is not known
+            found["thread"] = {"id": tid, "name": printable(name) if name else None}
         return found | (target.around if target else {})
