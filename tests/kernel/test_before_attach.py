@@ -112,8 +112,12 @@ def check_earlier(line: Line) -> None:
 def test_a_silent_server(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     """The server it waits for is named within two seconds; what it asks later is its own; it ends once."""
     argv = [of_this_machine(programs, "lookup-glibc"), "--name", NAME]
-    repeated = stuck(sandbox, FAULTS["silent"], argv, options="timeout:1 attempts:5")
+    repeated = stuck(sandbox, FAULTS["silent"], argv, options="timeout:2 attempts:5")
     with repeated as program, Agent("attach", "--pid", program.pid) as agent:
+        agent.wait_for(
+            lambda line: is_stuck(line) and line["lookup"]["name"] and line["lookup"]["update"] > 1
+        )
+        program.process.kill()
         lines = agent.finish()
     first, *later = of(lines, STUCK)
     assert seconds_after_attach(first, lines) < SOON_S
