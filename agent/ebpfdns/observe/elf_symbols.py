@@ -25,11 +25,12 @@ MACHINES = {"x86_64": 62, "aarch64": 183}
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
+SYMBOL = struct.Struct("<IBBHQQ")
 _MAGIC_64_BIT_LITTLE_ENDIAN = b"\x7fELF\x02\x01"
-_PT_LOAD, _PT_INTERP, _PT_NOTE = 1, 3, 4
-_SHT_SYMTAB, _SHT_DYNSYM, _SHT_VERSYM = 2, 11, 0x6FFFFFFF
-_STT_FUNC = 2
+_PT_LOAD, _PT_INTERP, _PT_NOTE, _PT_GNU_EH_FRAME = 1, 3, 4, 0x6474E550
+_PF_X = 1
+SHT_SYMTAB, SHT_DYNSYM, _SHT_VERSYM = 2, 11, 0x6FFFFFFF
+STT_FUNC = 2
 _VERSION_HIDDEN = 0x8000
 _ABI_TAG = b"\x04\0\0\0\x10\0\0\0\x01\0\0\0GNU\0"  # note header: name 4 bytes, text 16 bytes, type 1, "GNU"
 
@@ -79,7 +80,7 @@ class ElfFile:
     @property
     def has_symbol_table(self) -> bool:
         """Whether it was left unstripped."""
-        return any(section.type == _SHT_SYMTAB for section in self.sections)
+        return any(section.type == SHT_SYMTAB for section in self.sections)
 
     @property
     def has_abi_tag(self) -> bool:
@@ -99,6 +100,26 @@ class ElfFile:
         if not 0 < size <= MAX_TABLE_BYTES or offset >= MAX_OFFSET:
             return b""
         return os.pread(self.fd, size, offset)
+
+    def read_at(self, address: int, size: int) -> bytes:
+        """As much as the file has of what gets loaded to this address."""
+        offset = self.file_offset(address)
+        return b"" if offset is None else self.read(offset, size)
+
+    def address_of(self, offset: int) -> int | None:
+        """The address that this byte of code is loaded to; None when it is not code."""
+        for segment in self.segments:
+            if segment.type == _PT_LOAD and segment.flags & _PF_X:
+                into = offset - segment.offset
+                if 0 <= into < segment.file_bytes:
+                    return segment.address + into
+        return None
+
+    @property
+    def unwind_header_address(self) -> int | None:
+        """Where the search table of the call frame information is; None when there is none."""
+        found = (segment.address for segment in self.segments if segment.type == _PT_GNU_EH_FRAME)
+        return next(found, None)
 
     def file_offset(self, address: int) -> int | None:
         """Where in the file the byte is that gets loaded to this address."""
@@ -125,7 +146,7 @@ def parse(fd: int) -> ElfFile | None:
     if names_index < len(sections):
         table = sections[names_index]
         names = ElfFile(fd, segments, sections, ()).read(table.offset, table.bytes)
-    section_names = tuple(_text_at(names, section.name_offset) for section in sections)
+    section_names = tuple(text_at(names, section.name_offset) for section in sections)
     return ElfFile(fd, segments, sections, section_names)
 
 
@@ -145,7 +166,7 @@ def function_offsets(path: str, wanted: frozenset[str]) -> dict[str, int]:
 
 def functions_in(elf: ElfFile, wanted: frozenset[str]) -> dict[str, int]:
     """The same for an open file: what it exports, else (a program that exports nothing) all it defines."""
-    for table_type in (_SHT_DYNSYM, _SHT_SYMTAB):
+    for table_type in (SHT_DYNSYM, SHT_SYMTAB):
         addresses: dict[str, int] = {}
         for section in elf.sections:
             if section.type == table_type:
@@ -153,6 +174,11 @@ def functions_in(elf: ElfFile, wanted: frozenset[str]) -> dict[str, int]:
         if addresses:
             return _under_canonical_names(elf, addresses)
     return {}
+
+
+def plainness(name: str) -> tuple[bool, int, str]:
+    """Of two names of one function, the lesser is the one that people know."""
+    return name.startswith("_"), len(name), name
 
 
 def _addresses(elf: ElfFile, section: Section, wanted: frozenset[str]) -> dict[str, int]:
@@ -163,7 +189,7 @@ def _addresses(elf: ElfFile, section: Section, wanted: frozenset[str]) -> dict[s
     names = _name_offsets(elf.read(strings.offset, strings.bytes), wanted)
     if not names:
         return {}
-    versions = _versions(elf) if section.type == _SHT_DYNSYM else b""
+    versions = _versions(elf) if section.type == SHT_DYNSYM else b""
     found: dict[str, int] = {}
     for index, name, address in _functions(elf.read(section.offset, section.bytes), names):
         version = int.from_bytes(versions[2 * index : 2 * index + 2], "little")
@@ -174,9 +200,9 @@ def _addresses(elf: ElfFile, section: Section, wanted: frozenset[str]) -> dict[s
 
 def _functions(table: bytes, names: dict[int, str]) -> Iterator[tuple[int, str, int]]:
     """Index, name and address of the defined functions with one of these names; GNU_IFUNCs are none."""
-    whole = memoryview(table)[: len(table) // _SYMBOL.size * _SYMBOL.size]
-    for index, (name_offset, info, _, section_index, address, _) in enumerate(_SYMBOL.iter_unpack(whole)):
-        if name_offset in names and info & 0xF == _STT_FUNC and section_index and address:
+    whole = memoryview(table)[: len(table) // SYMBOL.size * SYMBOL.size]
+    for index, (name_offset, info, _, section_index, address, _) in enumerate(SYMBOL.iter_unpack(whole)):
+        if name_offset in names and info & 0xF == STT_FUNC and section_index and address:
             yield index, names[name_offset], address
 
 
@@ -201,7 +227,7 @@ def _versions(elf: ElfFile) -> bytes:
 def _under_canonical_names(elf: ElfFile, addresses: dict[str, int]) -> dict[str, int]:
     """Drop aliases; file offsets in place of addresses."""
     by_address: dict[int, str] = {}
-    for name in sorted(addresses, key=lambda name: (name.startswith("_"), len(name), name)):
+    for name in sorted(addresses, key=plainness):
         by_address.setdefault(addresses[name], name)
     offsets: dict[str, int] = {}
     for address, name in by_address.items():
@@ -220,6 +246,6 @@ def _table(fd: int, layout: struct.Struct, offset: int, size: int, count: int) -
     return layout.iter_unpack(raw[: len(raw) // size * size])
 
 
-def _text_at(strings: bytes, offset: int) -> str:
+def text_at(strings: bytes, offset: int) -> str:
     """The NUL-ended text at an offset of a string table."""
     return strings[offset : strings.find(b"\0", offset)].decode("utf-8", "replace")

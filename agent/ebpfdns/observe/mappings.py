@@ -21,7 +21,7 @@ _DELETED = b" (deleted)"
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """One mapped piece of a file."""
+    """One mapped piece of a file, or of memory of no file: then its inode is 0."""
 
     start: int
     end: int
@@ -40,8 +40,13 @@ class Mapping:
 
 def read_maps(pid: int) -> list[Mapping]:
     """The file mappings of a process."""
+    return parse_maps(read_maps_text(pid))
+
+
+def read_maps_text(pid: int) -> bytes:
+    """All that a process has mapped, a line each, by ascending addresses."""
     try:
-        return parse_maps(Path(f"/proc/{pid}/maps").read_bytes())
+        return Path(f"/proc/{pid}/maps").read_bytes()
     except PermissionError as error:
         raise HostCannotTraceError(
             f"may not read which files process {pid} has mapped ({error.strerror})",
@@ -51,9 +56,9 @@ def read_maps(pid: int) -> list[Mapping]:
         raise NoSuchTargetError(f"process {pid} is gone", remedy="ps -e") from error
 
 
-def parse_maps(text: bytes) -> list[Mapping]:
-    """The file mappings in the text of a /proc/PID/maps; anonymous memory is left out."""
-    return [_mapping(match.groups(b"")) for match in _LINE.finditer(text) if match[7] != b"0"]
+def parse_maps(text: bytes, *, anonymous: bool = False) -> list[Mapping]:
+    """The file mappings in the text of a /proc/PID/maps; memory of no file (inode 0) only when asked for."""
+    return [_mapping(match.groups(b"")) for match in _LINE.finditer(text) if anonymous or match[7] != b"0"]
 
 
 def openable_path(pid: int, mapping: Mapping) -> str | None:

@@ -1,6 +1,6 @@
-"""What a stuck thread sits in right now: its system call, the descriptors it waits on, their sockets.
+"""What a stuck thread sits in right now: its system call, its stack, what it waits on, the sockets.
 
-Owns: /proc/TID/{stat,syscall,wchan,fd,fdinfo} of one moment.
+Owns: /proc/TID/{stat,syscall,wchan,fd,fdinfo} of one moment, and which threads have their stacks walked.
 Must not know: which lookup the thread makes, or what follows from all this.
 
 Each part is there or None (or empty) on its own: without the rights for one the others are still told. The
@@ -13,7 +13,7 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from ebpfdns.observe import proc_files, syscalls, unix_peers
+from ebpfdns.observe import proc_files, query_buffer, syscalls, unix_peers, user_stack
 from ebpfdns.observe.memory import read_memory
 from ebpfdns.observe.process_snapshot import scheduled
 from ebpfdns.observe.sockets import inode_of, read_sockets
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ebpfdns.observe.sockets import Facts
 
 MAX_WATCHED = 256  # descriptors of one thread that are looked at
+MAX_STACKS = 64  # threads of one look whose stacks are walked: 0.2 ms each
 _WATCHED = re.compile(r"^tfd:\s*(\d+)", re.MULTILINE)
 
 
@@ -49,7 +50,23 @@ def thread_snapshots(pid: int, tids: Iterable[int]) -> dict[int, Facts]:
             for fd in facts["fds"]
             if fd in inodes
         ]
+    _add_stacks(pid, snapshots)
     return snapshots
+
+
+def _add_stacks(pid: int, snapshots: dict[int, Facts]) -> None:
+    """Functions that have not returned, innermost first; and the question that a resolver waits for."""
+    asleep = [tid for tid, facts in snapshots.items() if facts["syscall"] not in (None, syscalls.RUNNING)]
+    seen = user_stack.stacks_of(pid, asleep[:MAX_STACKS]) if asleep else {}
+    for tid, facts in snapshots.items():
+        frames, stack = seen.get(tid, user_stack.NOTHING)
+        question = query_buffer.asked(stack, frames)
+        facts["stack"] = [frame.symbol for frame in frames if frame.symbol is not None] or None
+        facts["asked"] = question and {
+            "name": question.name,
+            "types": [*question.types],
+            "ids": [*question.ids],
+        }
 
 
 def _look_at(pid: int, tid: int) -> Facts:

@@ -123,6 +123,17 @@ def parse_call(text: str, machine: str = os.uname().machine) -> BlockedCall:
     return BlockedCall(_names(machine).get(number) if is_native else None, number, tuple(registers[:6]))
 
 
+def parse_place(text: str) -> tuple[int, int] | None:
+    """Program counter and stack pointer in the text of a /proc/TID/syscall; None for a thread in no call."""
+    words = text.split()
+    if len(words) != 9 or words[0].startswith("-"):  # noqa: PLR2004 - the number, six arguments, these two
+        return None
+    try:
+        return int(words[8], 0), int(words[7], 0)
+    except ValueError:
+        return None
+
+
 def waited_fds(call: BlockedCall, read_memory: ReadMemory) -> list[int]:
     """The file descriptors that this call waits for, as far as its arguments could be read."""
     if call.name in _POLLS:

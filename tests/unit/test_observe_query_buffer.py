@@ -1,0 +1,144 @@
+"""Questions in memory: each is found where it is, and which of them is under way is proven or not said."""
+
+from __future__ import annotations
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.rdatatype
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebpfdns.model.dns_names import presentation, type_name
+from ebpfdns.observe.query_buffer import Message, agreed, asked, find_queries, pointed_to
+from ebpfdns.observe.user_stack import Frame, Stack
+
+START = 0x7FFC_0000_0000
+LIBC = "/lib/libc.so.6"
+
+labels = st.lists(st.binary(min_size=1, max_size=63), min_size=1, max_size=4).filter(
+    lambda parts: sum(map(len, parts)) + len(parts) < 255
+)
+
+
+def query(name: str | dns.name.Name, kind: str = "A", id_: int = 4711, *, edns: bool = False) -> bytes:
+    message = dns.message.make_query(name, kind, use_edns=edns)
+    message.id = id_
+    return message.to_wire()
+
+
+def stack(*parts: bytes | int) -> Stack:
+    words = (part.to_bytes(8, "little") if isinstance(part, int) else part for part in parts)
+    return Stack(START, b"".join(words))
+
+
+def frames(*places: tuple[str | None, int]) -> list[Frame]:
+    return [Frame(LIBC, symbol, 0x7F00_0000_0000 + at, START + at) for symbol, at in places]
+
+
+@given(
+    parts=labels,
+    kind=st.sampled_from(["A", "AAAA", "PTR", "SRV"]),
+    id_and_edns=st.tuples(st.integers(0, 65535), st.booleans()),
+    around=st.tuples(st.binary(max_size=40), st.binary(max_size=40)),
+)
+def test_a_query_is_found_where_it_is(
+    parts: list[bytes], kind: str, id_and_edns: tuple[int, bool], around: tuple[bytes, bytes]
+) -> None:
+    """Whatever lies around it, a well-formed question is found with its place, id, name and type."""
+    name, (id_, edns), (before, after) = dns.name.Name([*parts, b""]), id_and_edns, around
+    wire = query(name, kind, id_, edns=edns)
+    found = {message.address: message for message in find_queries(before + wire + after, START)}
+    message = found[START + len(before)]
+    expected = presentation(name.to_wire())
+    assert expected is not None
+    assert (message.id, message.name, message.type) == (id_, expected.decode(), kind)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_make_it_fail(memory: bytes) -> None:
+    """Any memory can be gone through; what is found in it lies in it."""
+    for message in find_queries(memory, START):
+        assert START <= message.address < message.address + message.size_bytes <= START + len(memory)
+
+
+@pytest.mark.parametrize(
+    ("what", "at", "value"),
+    [
+        ("a reply", 2, 0x81),
+        ("an error", 3, 0x02),
+        ("no question", 5, 0),
+        ("two questions", 5, 2),
+        ("an answer", 7, 1),
+        ("two additional records", 11, 2),
+        ("an additional record that is not there", 11, 1),
+        ("a compressed name", 12, 0xC0),
+        ("an empty name", 12, 0),
+        ("class CHAOS", -1, 3),
+        ("a type that nobody asks for", -4, 0x77),
+    ],
+)
+def test_what_is_no_question_is_not_taken_for_one(what: str, at: int, value: int) -> None:
+    """Each field must be what a resolver writes into a question."""
+    wire = bytearray(query("www.lab.test"))
+    assert [message.name for message in find_queries(bytes(wire), START)] == ["www.lab.test."], what
+    wire[at] = value
+    assert find_queries(bytes(wire), START) == [], what
+
+
+def test_a_question_that_is_cut_off_is_none() -> None:
+    """A message must end in what was read."""
+    wire = query("www.lab.test")
+    assert all(find_queries(wire[:length], START) == [] for length in range(len(wire)))
+
+
+def test_the_two_questions_of_one_lookup_agree() -> None:
+    """A and AAAA of one name are one lookup, whatever the case; other names are none."""
+    one, two = (Message(START + at, at, "www.lab.test.", kind, 30) for at, kind in ((0, "A"), (32, "AAAA")))
+    found = agreed([one, two])
+    assert found is not None
+    assert (found.name, found.types, found.ids) == ("www.lab.test.", ("A", "AAAA"), (0, 32))
+    assert agreed([one, Message(START, 1, "old.lab.test.", "A", 30)]) is None
+    assert agreed([]) is None
+
+
+def test_a_message_that_nothing_points_to_is_a_leftover() -> None:
+    """Only a message whose first byte a word of the inner frames points to is under way."""
+    one, two = (
+        Message(START + at, at, name, "A", 30) for at, name in ((64, "new.test."), (128, "old.test."))
+    )
+    words = (START + 64).to_bytes(8, "little") + (START + 129).to_bytes(8, "little")
+    assert pointed_to([one, two], words) == [one]
+    assert pointed_to([one, two], words[:7]) == []
+
+
+def test_the_question_under_way_is_told_from_an_earlier_one() -> None:
+    """A whole message of a lookup before lies in the same frame: the one that is sent counts."""
+    new, old = query("new.lab.test", id_=1).ljust(48), query("old.lab.test", id_=2).ljust(48)
+    found = asked(
+        stack(0, START + 32, 0, 0, new, old),
+        frames(("poll", 0), ("__res_context_send", 16), ("__res_context_query", 32), ("getaddrinfo", 120)),
+    )
+    assert found is not None
+    assert (found.name, found.types, found.ids) == ("new.lab.test.", ("A",), (1,))
+
+
+@pytest.mark.parametrize(
+    "symbols",
+    [
+        ("poll", None, None, "main"),
+        ("poll", "curl_multi_poll", None, "main"),
+        ("poll", None, None, "__res_context_send"),  # its caller is not known
+        (),
+    ],
+)
+def test_who_does_not_send_asks_nothing(symbols: tuple[str | None, ...]) -> None:
+    """Without a sending function among the frames, and its caller, no message is under way."""
+    places = [(symbol, 8 * index) for index, symbol in enumerate(symbols)]
+    assert asked(stack(0, START + 32, 0, 0, query("old.lab.test")), frames(*places)) is None
+
+
+def test_types_have_their_names() -> None:
+    """Every type that counts as sane has a name."""
+    assert type_name(int(dns.rdatatype.HTTPS)) == "HTTPS"
