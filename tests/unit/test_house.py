@@ -25,7 +25,7 @@ TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 #: Plain values in, plain values out: the middle, and what turns events into text.
 PURE_PACKAGES = {"model", "correlate", "diagnose", "publish"}
 #: The other end of the pipeline: what writes, and what reads the package's own files.
-IMPURE_PUBLISHING = {"destination.py", "examples.py", "output.py"}
+IMPURE_PUBLISHING = {"destination.py", "examples.py", "output.py", "terminal.py", "ways_out.py"}
 #: These are how a clock, a file, a process or the kernel would get into the pure middle …
 IMPURE = {"asyncio", "bcc", "ctypes", "io", "os", "pathlib", "pyroute2", "random", "signal", "socket", "time"}
 #: … but for their constants (in capitals) and these, which only turn one value into another.

@@ -283,29 +283,6 @@ def stuck_line(kind="lookup_stuck"):
     return events.base(kind, 1_767_225_600 * S, "ci-7", "it hangs") | {"cause": events.cause_event(CAUSE)}
 
 
-def test_pretty_lines_tell_a_stuck_one_in_full():
-    """For people a stuck lookup is its time, its sentence, the evidence, the cause and what to try."""
-    [text] = rendering.renderer("pretty")([stuck_line()])
-    assert text.decode().splitlines() == [
-        "00:00:00.000 it hangs",
-        r"             · no reply\x0a",
-        "             cause: ns_silent (likely)",
-        "             try:   dig @192.0.2.1",
-    ]
-
-
-def test_pretty_lines_are_short_otherwise():
-    """An end goes without the evidence, and still says what to try; without a cause it is one line."""
-    [text] = rendering.renderer("pretty")([stuck_line("lookup")])
-    assert text.decode().splitlines() == [
-        "00:00:00.000 it hangs",
-        "             cause: ns_silent (likely)",
-        "             try:   dig @192.0.2.1",
-    ]
-    plain = {key: value for key, value in stuck_line("lookup").items() if key != "cause"}
-    assert rendering.renderer("pretty")([plain]) == [b"00:00:00.000 it hangs\n"]
-
-
 def test_json_is_one_line_each():
     """For programs each event is one line of JSON."""
     found = rendering.renderer("json")([stuck_line(), stuck_line("lookup")])

@@ -146,8 +146,7 @@ def trace(
     from ebpfdns.observe.sources import fitting  # noqa: PLC0415
     from ebpfdns.observe.target import Target  # noqa: PLC0415
     from ebpfdns.observe.tracefs import ensure_tracefs  # noqa: PLC0415
-    from ebpfdns.publish.output import Output  # noqa: PLC0415
-    from ebpfdns.publish.rendering import renderer  # noqa: PLC0415
+    from ebpfdns.publish.ways_out import open_way_out  # noqa: PLC0415
 
     with contextlib.ExitStack() as stack:
         targets = [Target(pid) for pid in pids]
@@ -173,12 +172,12 @@ def trace(
         if dry_run:
             _dry_run(kernel, targets)
             return
-        lines = Output.open(output)
+        render, lines = open_way_out(form, output)
         stack.callback(lines.close)
         recorder = None if record is None else Recorder(record)
         if recorder is not None:
             stack.callback(recorder.close)
-        Session(kernel, options, renderer(form), lines, recorder).run(targets)
+        Session(kernel, options, render, lines, recorder).run(targets)
 
 
 def _check_rights(host: Host) -> None:

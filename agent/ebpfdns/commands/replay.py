@@ -5,6 +5,8 @@ Owns: reading a recording into the pipeline. Must not know: bcc, root, the kerne
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from ebpfdns.commands import shared_options
 from ebpfdns.observe.recording import read_items
 from ebpfdns.pipeline import Pipeline
 from ebpfdns.publish.rendering import renderer
+from ebpfdns.publish.ways_out import STANDARD_OUTPUT, form_of_lines, is_screen, wants_colours
+
+FLUSH_S = 60.0
 
 EXAMPLES = """
 \b
@@ -31,10 +36,28 @@ def command(*, recording: Path, form: str) -> None:
 
     Needs no root and no BPF. A recording that was cut off replays up to the cut.
     """
+    if form == "pretty" and is_screen():
+        _on_screen(recording)
+        return
     pipeline = Pipeline()
-    render = renderer(form)
+    render = renderer(form_of_lines(form, is_terminal=False))
     stream = sys.stdout.buffer
     for item in read_items(recording):
         for text in render(pipeline.feed(item)):
             stream.write(text)
     stream.flush()
+
+
+def _on_screen(recording: Path) -> None:
+    """As in `attach`: a block for each stuck thing, which stays with its last state."""
+    from ebpfdns.publish.terminal import Terminal  # noqa: PLC0415 - it brings rich
+
+    pipeline = Pipeline()
+    coloured = wants_colours(os.environ, is_terminal=True)
+    terminal = Terminal(STANDARD_OUTPUT, coloured=coloured, live=False)
+    with contextlib.closing(terminal):
+        for item in read_items(recording):
+            terminal.accept(pipeline.feed(item))
+            while terminal.refusing and not terminal.closed:
+                terminal.flush(1.0)
+        terminal.flush(FLUSH_S)

@@ -1,6 +1,7 @@
-"""Event dicts become bytes: JSON lines for programs, or a few plain lines for people.
+"""Event dicts become bytes: JSON lines for programs, or plain text for people.
 
-Owns: the choice between the two. Must not know: where the bytes go.
+Owns: the choice between them. Must not know: where the bytes go.
+A terminal is not here: there a block is updated in place (`terminal.py`).
 """
 
 from __future__ import annotations
@@ -22,22 +23,20 @@ def json_lines(events: Iterable[dict[str, Any]]) -> list[bytes]:
 
 def pretty_lines(events: Iterable[dict[str, Any]]) -> list[bytes]:
     """For people: what happens, and what to do. Nothing is told here that is not in the JSON lines."""
-    return [_pretty(event).encode() for event in events]
+    from ebpfdns.publish.plain import text  # noqa: PLC0415 - for programs it is not needed
+
+    return [text(event).encode() for event in events]
 
 
-def _pretty(event: dict[str, Any]) -> str:
-    clock = event["ts"][11:23]
-    text = f"{clock} {event['message']}\n"
-    cause = event.get("cause")
-    if cause and event["event"].endswith("_stuck"):
-        text += "".join(f"{'':13}· {one['text']}\n" for one in cause["evidence"])
-    if cause:
-        remedy = cause["remedy"].removeprefix("Try: ")
-        text += f"{'':13}cause: {cause['id']} ({cause['confidence']})\n{'':13}try:   {remedy}\n"
-    return text
+def coloured_lines(events: Iterable[dict[str, Any]]) -> list[bytes]:
+    """The same in colours, for a pipe whose reader shows them (FORCE_COLOR)."""
+    from ebpfdns.publish.styled import Style, appended  # noqa: PLC0415 - it brings rich
+
+    style = Style(columns=100, coloured=True)
+    return ["".join(f"{row}\n" for row in appended(event, style)).encode() for event in events]
 
 
-RENDERERS: dict[str, Render] = {"json": json_lines, "pretty": pretty_lines}
+RENDERERS: dict[str, Render] = {"json": json_lines, "pretty": pretty_lines, "coloured": coloured_lines}
 
 
 def renderer(form: str) -> Render:
