@@ -22,6 +22,7 @@ COMMANDS = {
     "attach": "attach",
     "demo": "demo",
     "doctor": "doctor",
+    "inspect": "inspect",
     "replay": "replay",
     "schema": "schema",
 }

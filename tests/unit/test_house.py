@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 
 #: Plain values in, plain values out: the middle, and what turns events into text.
-PURE_PACKAGES = {"model", "correlate", "diagnose", "publish"}
+PURE_PACKAGES = {"model", "correlate", "diagnose", "explain", "publish"}
 #: The other end of the pipeline: what writes, and what reads the package's own files.
 IMPURE_PUBLISHING = {"destination.py", "examples.py", "output.py", "terminal.py", "ways_out.py"}
 #: These are how a clock, a file, a process or the kernel would get into the pure middle …

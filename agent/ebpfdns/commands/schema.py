@@ -9,8 +9,9 @@ from __future__ import annotations
 import click
 import orjson
 
+from ebpfdns.errors import UsageError
 from ebpfdns.publish import reference
-from ebpfdns.publish.schema import schema
+from ebpfdns.publish.schema import inspection, schema
 
 EXAMPLES = """\
 \b
@@ -23,9 +24,12 @@ Examples:
 
 @click.command("schema", short_help="The JSON Schema of the event lines.", epilog=EXAMPLES)
 @click.option("--markdown", is_flag=True, help="Print tables to read instead (this is docs/events.md).")
-def command(*, markdown: bool) -> None:
+@click.option("--inspect", "of_inspect", is_flag=True, help="Of what `inspect --format json` prints.")
+def command(*, markdown: bool, of_inspect: bool) -> None:
     """Print the JSON Schema (draft 2020-12) of the event lines."""
+    if markdown and of_inspect:
+        raise UsageError("--markdown is for the event lines", remedy="ebpfdns schema --inspect")
     if markdown:
         click.echo(reference.markdown(), nl=False)
         return
-    click.echo(orjson.dumps(schema(), option=orjson.OPT_INDENT_2))
+    click.echo(orjson.dumps(inspection.schema() if of_inspect else schema(), option=orjson.OPT_INDENT_2))

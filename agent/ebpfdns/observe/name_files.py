@@ -27,7 +27,7 @@ Facts = dict[str, Any]
 
 def nsswitch(root: str) -> Facts | None:
     """{present, hosts}: the sources of host names in order, with their [actions] as words between them."""
-    text = _read(root, NSSWITCH)
+    text = read_text(root, NSSWITCH)
     return None if text is None else {"present": text != "", "hosts": parse_nsswitch(text)}
 
 
@@ -39,7 +39,7 @@ def parse_nsswitch(text: str) -> list[str]:
 
 def gai_conf(root: str) -> Facts | None:
     """{present, precedence}: its `precedence` lines as [prefix, number as text]."""
-    text = _read(root, GAI)
+    text = read_text(root, GAI)
     if text is None:
         return None
     lines = (line.split("#")[0].split() for line in text.splitlines())
@@ -83,7 +83,7 @@ def _positions(pid: int, device: int, inode: int) -> Iterator[int]:
 MAX_OPEN_FILES = 64
 
 
-def _read(root: str, path: str) -> str | None:
+def read_text(root: str, path: str) -> str | None:
     """A file of the process; "" when it is absent, None when it may not be read."""
     try:
         fd = os.open(path_in_root(root, path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -1,0 +1,76 @@
+"""Everything about how one process resolves names: the object that `inspect --format json` prints.
+
+Owns: the shape of that object (docs/inspect.md). Must not know: how it is shown to people.
+
+`facts`: what `observe.inspection` gives; each key may be absent or None.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ebpfdns.explain import managers, resolver_path, schedule, waits
+from ebpfdns.explain.findings import EXAMPLE_NAME, findings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Facts = Mapping[str, Any]
+
+THREAD_KEYS = ("tid", "name", "state", "syscall", "lookup")
+
+
+def report(facts: Facts) -> dict[str, Any]:
+    """The whole of it, as plain values."""
+    conf = facts.get("resolv_conf") or {}
+    manager = managers.manager_of(conf) if conf.get("present") else None
+    return {
+        "v": 1,
+        "process": facts.get("process"),
+        "container": facts.get("container"),
+        "os": facts.get("os"),
+        "resolver": {
+            "kind": facts.get("resolver"),
+            "libc": facts.get("libc"),
+            "why": resolver_path.why(facts),
+            "steps": resolver_path.steps(facts),
+        },
+        "resolv_conf": _resolv_conf(conf, manager),
+        "cost": _cost(conf, facts.get("resolver") or "unknown"),
+        "findings": [
+            {
+                "id": finding.id,
+                "severity": finding.severity,
+                "text": finding.text,
+                "evidence": dict(finding.evidence),
+                "remedy": finding.remedy,
+            }
+            for finding in findings(facts)
+        ],
+        "threads": [
+            {**{key: thread.get(key) for key in THREAD_KEYS}, "text": waits.waits_for(thread)}
+            for thread in facts.get("threads") or ()
+        ],
+        "threads_total": facts.get("threads_total"),
+        "not_seen": list(facts.get("not_seen") or ()),
+    }
+
+
+def _resolv_conf(conf: Facts, manager: managers.Manager | None) -> dict[str, Any]:
+    keys = ("path", "target", "present", "nameservers", "search", "options", "size_bytes", "mtime_wall_ns")
+    found = {key: conf.get(key) for key in keys}
+    return {**found, "manager": None if manager is None else {"id": manager.id, "text": manager.text}}
+
+
+def _cost(conf: Facts, resolver: str) -> dict[str, Any] | None:
+    """What one lookup may take; None when resolv.conf was not seen."""
+    if conf.get("present") is None:
+        return None
+    cost = schedule.cost(EXAMPLE_NAME, conf, resolver)
+    return {
+        "name": EXAMPLE_NAME,
+        "names_tried": list(cost.names),
+        "questions": cost.questions,
+        "silent_s": cost.silent_s,
+        "text": cost.nothing_answers,
+    }

@@ -1,0 +1,140 @@
+"""The shape of what `ebpfdns inspect --format json` prints.
+
+Owns: every field of that object. Must not know: the event lines, whose schema is of another version.
+"""
+
+from __future__ import annotations
+
+from ebpfdns.publish.schema.terms import (
+    Schema,
+    choice,
+    constant,
+    count,
+    items,
+    measure,
+    or_null,
+    record,
+    text,
+)
+
+SEVERITIES = {
+    "problem": "lookups cannot work, or hang.",
+    "warning": "lookups are slower than need be, or may go wrong.",
+    "note": "worth knowing.",
+}
+
+
+def schema() -> Schema:
+    """One report."""
+    required = {
+        "v": constant(1, "Version of this shape; another number means other names."),
+        "process": or_null(_process()),
+        "container": or_null(_container()),
+        "os": or_null(_os()),
+        "resolver": _resolver(),
+        "resolv_conf": _resolv_conf(),
+        "cost": or_null(_cost()),
+        "findings": items("What is odd, the worst first; none when all is in order.", _finding()),
+        "threads": items("What each thread does right now; up to 256 of them.", _thread()),
+        "threads_total": or_null(count("How many threads there are.")),
+        "not_seen": items("What could not be looked at, and why.", text("One thing.")),
+    }
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "ebpfdns inspect"}
+    return head | record("One look at how a process resolves names.", required)
+
+
+def _process() -> Schema:
+    executable = record(
+        "What it runs.", {"name": or_null(text("Its file's name.")), "path": or_null(text("Its path."))}
+    )
+    fields = {"pid": count("Its number."), "executable": executable, "start_time": or_null(text("RFC 3339."))}
+    return record("The process that was looked at.", fields)
+
+
+def _container() -> Schema:
+    fields = {
+        "id": text("64 hexadecimal digits."),
+        "runtime": or_null(text("docker, containerd, cri-o, podman.")),
+    }
+    return record("The container that it runs in.", fields)
+
+
+def _os() -> Schema:
+    fields = {"id": or_null(text("debian, ubuntu, rocky, alpine …")), "name": or_null(text("For people."))}
+    return record("os-release in the root of the process.", fields)
+
+
+def _resolver() -> Schema:
+    step = record(
+        "One source of names.", {"source": text("Its word."), "text": text("What asking it means.")}
+    )
+    fields = {
+        "kind": choice("Whose code.", {"glibc": "", "musl": "", "unknown": "no libc was found in it."}),
+        "libc": or_null(text("With its version, where it tells one.")),
+        "why": text("One sentence."),
+        "steps": items("In the order in which they are asked.", step),
+    }
+    return record("Which way a lookup takes.", fields)
+
+
+def _resolv_conf() -> Schema:
+    manager = record("Who writes it.", {"id": text("For programs."), "text": text("For people.")})
+    words = {"nameservers", "search", "options"}
+    fields: dict[str, Schema] = {
+        "path": or_null(text("As the process names it.")),
+        "target": or_null(text("Where its links lead.")),
+        "present": {"type": ["boolean", "null"], "description": "null: may not be read."},
+        "size_bytes": or_null(count("Its length.")),
+        "mtime_wall_ns": or_null(count("When it was changed, nanoseconds since 1970.")),
+        "manager": or_null(manager),
+    }
+    fields |= {word: {"type": ["array", "null"], "items": {"type": "string"}} for word in sorted(words)}
+    return record("/etc/resolv.conf as the process sees it.", fields)
+
+
+def _cost() -> Schema:
+    fields = {
+        "name": text("A name with two dots."),
+        "names_tried": items("In this order, until one exists.", text("A name.")),
+        "questions": count("How many questions that may be."),
+        "silent_s": measure("How long it takes when no server answers."),
+        "text": text("The same in words."),
+    }
+    return record("What one lookup may cost.", fields)
+
+
+def _finding() -> Schema:
+    fields: dict[str, Schema] = {
+        "id": text("Stable."),
+        "severity": choice("How bad it is.", SEVERITIES),
+        "text": text("One sentence."),
+        "evidence": {"type": "object", "description": "What it rests on."},
+        "remedy": or_null(text("What to do.")),
+    }
+    return record("One thing that is odd.", fields)
+
+
+def _thread() -> Schema:
+    lookup = record(
+        "That it is inside a lookup.",
+        {
+            "seen_by": choice(
+                "What shows it.",
+                {
+                    "dns": "a socket to a DNS server.",
+                    "service": "a local name service's socket.",
+                    "stack": "its stack.",
+                },
+            ),
+            "api": or_null(text("The function, when the stack shows it.")),
+        },
+    )
+    fields = {
+        "tid": count("Its number."),
+        "name": or_null(text("Its name.")),
+        "state": or_null(text("As ps has it.")),
+        "syscall": or_null(text("The system call it sits in; `running` in none.")),
+        "lookup": or_null(lookup),
+        "text": text("What it waits for, in words."),
+    }
+    return record("One thread.", fields)
