@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +27,6 @@ from ebpfdns.lab.topology import SERVER_1
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from ebpfdns.lab.namespace import Sandbox
 
@@ -166,3 +168,30 @@ def test_stub_at_work(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     with silent.setup(sandbox, options="timeout:3 attempts:1"):
         line = reported(Program(sandbox, [of_this_machine(programs, "lookup-glibc"), "--name", NAME]))
     assert verdict(line) == ("resolved_stub_silent", "likely")
+
+
+@pytest.mark.parametrize("source", STUCK)
+def test_already_stuck(sandbox: Sandbox, client: Callable[[str], Program], source: str) -> None:
+    """A lookup that waited at the daemon before tracing began is told of within 2 s, with its cause."""
+    with daemon(source, "--way", "deaf").setup(sandbox, options=SHORT):
+        program = client(source)
+        program.go()
+        while not waits_at(sandbox, STUCK[source][1]):
+            time.sleep(0.002)
+        with Agent("attach", "--pid", program.pid) as agent:
+            (line,) = agent.wait_for(lambda line: line["event"] == "lookup_stuck")
+            (later,) = agent.wait_for(lambda line: line.get("cause", {}).get("confidence") == "confirmed")
+            program.process.kill()
+            lines = agent.finish()
+    began, told = (datetime.fromisoformat(one["ts"]) for one in (of(lines, "target")[0], line))
+    assert (told - began).total_seconds() < 2
+    assert line["lookup"]["since"] == "before_attach"
+    assert line["lookup"]["name"] is None
+    assert {line["cause"]["id"], later["cause"]["id"]} == {STUCK[source][0]}
+    assert PROOFS["deaf"] & set(facts(line))
+
+
+def waits_at(sandbox: Sandbox, path: str) -> bool:
+    """Whether somebody is connected there, beside the listener itself."""
+    table = Path(f"/proc/{sandbox.holder_pid}/net/unix").read_text().splitlines()
+    return sum(line.endswith(f" {path}") for line in table) > 1

@@ -5,6 +5,7 @@ Owns: the choice between what is judged now and what was said before. Must not k
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose.catalogue import CATALOGUE
@@ -28,6 +29,10 @@ UNEXPLAINED = Cause(
 KNOWN_BETTER = frozenset(entry.id for entry in CATALOGUE if entry.about_silence or entry.last_resort)
 
 
+#: What a look at the other end of a wait has shown, and its end does not refute.
+LOOKED_AT = ("peer_stopped", "peer_rx_queue_not_empty", "listener_backlog_full")
+
+
 def while_open(situation: Situation) -> Cause:
     """Why it waits."""
     return judge(situation) or UNEXPLAINED
@@ -47,10 +52,19 @@ def at_the_end(situation: Situation, last: Cause | None) -> Cause | None:
         # That it was answered in the end was not seen, so an end without an answer is no news.
         return last if found is None or found.id in KNOWN_BETTER else found
     if last is not None and found is not None and found.id == last.id and not situation.lost:
-        return found.at_least(last.confidence) if last.id not in KNOWN_BETTER else found
+        return _with_proofs(found, last)
     if last is None or (found is not None and found.id != "unknown"):
         return found
     return found if _is_outdated(last, situation) else last
+
+
+def _with_proofs(found: Cause, last: Cause) -> Cause:
+    """The same cause at the end, as sure as it was when its other end was looked at."""
+    proofs = [fact for fact in last.evidence if fact.fact in LOOKED_AT]
+    if not proofs:
+        return found if last.id in KNOWN_BETTER else found.at_least(last.confidence)
+    seen = [fact for fact in found.evidence if fact.fact not in ("probe_missing", *LOOKED_AT)]
+    return replace(found.at_least(last.confidence), evidence=(*seen, *proofs), remedy=last.remedy)
 
 
 def _is_outdated(last: Cause, situation: Situation) -> bool:

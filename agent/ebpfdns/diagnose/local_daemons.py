@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns.diagnose.cause import Evidence
-from ebpfdns.diagnose.wording import milliseconds, seconds, shown_text
+from ebpfdns.diagnose.wording import milliseconds, shown_text
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -38,7 +38,7 @@ class Daemon:
 
     @property
     def text(self) -> str:
-        """As a sentence names it."""
+        """As a sentence names it, whoever it is on this host."""
         return f"{shown_text(self.name or 'the daemon')}{f' (process {self.pid})' if self.pid else ''}"
 
 
@@ -93,6 +93,15 @@ def owed_by_none(case: LookupCase) -> bool:
     return not any(map(case.is_open_question, case.sent))
 
 
+def served_by(waited: Waited, usual: str) -> str:
+    """Who is waited for: the daemon that is usual there, and the process that it is."""
+    daemon = waited.daemon
+    if daemon is None or daemon.name is None:
+        return usual
+    name, pid = shown_text(daemon.name), f", process {daemon.pid}" if daemon.pid else ""
+    return f"{usual} ({name}{pid})"
+
+
 def waits_there(case: LookupCase, waited: Waited) -> Evidence:
     """The thread waits at this socket."""
     text = f"the thread waits in {waited.syscall or 'a call'} for {shown_text(waited.path)}"
@@ -135,7 +144,7 @@ def not_proved(waited: Waited) -> Evidence:
 
 def asked_nobody(case: LookupCase) -> Evidence:
     """No DNS server was asked so far."""
-    text = f"in {seconds(case.elapsed_ns)} no question to a DNS server was seen"
+    text = f"in {case.lasted(case.elapsed_ns)} no question to a DNS server was seen"
     return Evidence("query_sent", text, {"elapsed_ms": milliseconds(case.elapsed_ns), "queries": 0})
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose.case import A_SECOND_NS, NS_PER_S
 from ebpfdns.diagnose.cause import Cause
-from ebpfdns.diagnose.local_daemons import not_proved, owed_by_none, proofs, release, waited_at, waits_there
+from ebpfdns.diagnose.local_daemons import (
+    not_proved,
+    owed_by_none,
+    proofs,
+    release,
+    served_by,
+    waited_at,
+    waits_there,
+)
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.case import LookupCase
@@ -27,7 +35,7 @@ def rule(case: LookupCase) -> Cause | None:
     proved = proofs(waited)
     if not proved and case.elapsed_ns < ONE_FAMILY_NS:
         return None
-    who = waited.daemon.text if waited.daemon else "the Avahi daemon"
+    who = served_by(waited, "the Avahi daemon")
     is_sure = case.elapsed_ns >= (A_SECOND_NS if proved else BOTH_FAMILIES_NS)
     return Cause(
         "avahi_stall",

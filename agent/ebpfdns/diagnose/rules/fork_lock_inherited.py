@@ -28,12 +28,13 @@ def rule(case: LookupCase) -> Cause | None:
     threads = process.get("threads_total")
     if lock is None or case.situation.others or threads not in (1, None):
         return None
+    function = "the lookup" if case.lookup.api == "none" else case.lookup.api
     is_proved = threads == 1 and lock.is_private and case.elapsed_ns >= A_SECOND_NS
     return Cause(
         "fork_lock_inherited",
         "confirmed" if is_proved else "likely",
         f"This process was forked while another thread of its parent held a lock; in the child nobody can "
-        f"release it, so {case.lookup.api} waits for ever.",
+        f"release it, so {function} waits for ever.",
         (_forked(threads), waits_for_lock(case), asked_nobody(case)),
         "Start another program after fork (exec), or fork before threads start; in Python: "
         'multiprocessing.set_start_method("spawn")',

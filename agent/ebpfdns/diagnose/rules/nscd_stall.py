@@ -14,6 +14,7 @@ from ebpfdns.diagnose.local_daemons import (
     not_proved,
     proofs,
     release,
+    served_by,
     waited_at,
     waits_there,
 )
@@ -30,11 +31,11 @@ def rule(case: LookupCase) -> Cause | None:
     if waited is None:
         return None
     proved = proofs(waited)
-    who = waited.daemon.text if waited.daemon else "the name service cache daemon (nscd)"
+    who = served_by(waited, "the name service cache daemon")
     return Cause(
         "nscd_stall",
         "confirmed" if proved and case.elapsed_ns >= A_SECOND_NS else "likely",
-        f"The program waits for {who}, which does not answer: glibc gives it 5 s, twice, then asks itself.",
+        f"The program waits for {who}, which does not answer: glibc gives it 5 s, twice.",
         (waits_there(case, waited), *(proved or [not_proved(waited)]), asked_nobody(case)),
         f"{release(waited, 'nscd')}; if nobody needs it, remove it",
     )

@@ -14,6 +14,7 @@ from ebpfdns.diagnose.local_daemons import (
     owed_by_none,
     proofs,
     release,
+    served_by,
     waited_at,
     waits_there,
 )
@@ -31,7 +32,7 @@ def rule(case: LookupCase) -> Cause | None:
     if waited is None:
         return None
     proved = proofs(waited)
-    who = waited.daemon.text if waited.daemon else "systemd-resolved"
+    who = served_by(waited, "systemd-resolved")
     return Cause(
         "resolved_ipc_stall",
         "confirmed" if proved and case.elapsed_ns >= A_SECOND_NS else "likely",
