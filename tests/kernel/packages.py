@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
+#: name sources for systemd-resolved and Avahi
+MODULES = ("libnss-resolve", "libnss-mdns")
 CACHE = Path(__file__).resolve().parents[2] / "build/packages"
 LIBRARIES = tuple(
     f"{top}lib/{machine}-linux-gnu" for machine in ("x86_64", "aarch64") for top in ("usr/", "")
@@ -24,9 +27,9 @@ def unpacked(*names: str) -> Path:
     tree = CACHE / "_".join(names)
     if tree.exists():
         return tree
-    draft = tree.with_suffix(".draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=CACHE))
+    draft.chmod(0o755)
     fetched = subprocess.run(
         ["apt-get", "download", "-q", *names], cwd=draft, capture_output=True, text=True, check=False
     )
@@ -35,8 +38,19 @@ def unpacked(*names: str) -> Path:
     for package in list(draft.glob("*.deb")):
         subprocess.run(["dpkg", "-x", package, draft], check=True)
         package.unlink()
-    draft.rename(tree)
+    try:
+        draft.rename(tree)
+    except OSError:  # somebody else was quicker
+        shutil.rmtree(draft)
     return tree
+
+
+def modules() -> str:
+    """Where the modules are that faults of the lab need; empty where they cannot be had."""
+    try:
+        return library_path(unpacked(*MODULES))
+    except pytest.skip.Exception:
+        return ""
 
 
 def library_path(tree: Path) -> str:

@@ -10,24 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agent import Agent, of
+from node import STARVED
 from play import SHORT, SOON
 from program import Program, of_this_machine
 
 from ebpfdns.lab.faults import FAULTS
 from ebpfdns.lab.local_faults import MODULES, build_slow_module, nsswitch, write_huge_hosts
 from ebpfdns.lab.namespace import plain_environment
-
-STARVED = """
-const fs = require('fs'), dns = require('dns');
-const file = (option) => process.argv[process.argv.indexOf(option) + 1];
-fs.writeFileSync(file('--ready-file'), '');
-const waiting = setInterval(() => {
-  if (!fs.existsSync(file('--go-file'))) return;
-  clearInterval(waiting);
-  let left = 5;
-  for (let i = 0; i < 5; i++) LOOKUP('n' + i + '.lab.test', () => { if (--left == 0) console.log('{}'); });
-}, 5);
-"""
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +114,7 @@ def test_just_enough_descriptors(sandbox: Sandbox, programs: dict[str, Path]) ->
 def test_starved_thread_pool(sandbox: Sandbox) -> None:
     """Of five names that Node looks up two ask at a time; each other one is told to be behind these two."""
     with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1"):
-        lines = watched(Program(sandbox, ["node", "-e", STARVED.replace("LOOKUP", "dns.lookup"), "--"]))
+        lines = watched(Program(sandbox, ["node", "-e", STARVED, "--"]))
     stuck = of(lines, "lookup_stuck")
     first = [line for line in stuck if line["lookup"]["name"] in {"n0.lab.test", "n1.lab.test"}]
     assert {line["cause"]["id"] for line in first} == {"ns_silent"}
@@ -144,7 +133,7 @@ def test_starved_thread_pool(sandbox: Sandbox) -> None:
 def test_no_thread_pool(sandbox: Sandbox) -> None:
     """Names that Node asks for by itself (c-ares) need no thread of the pool."""
     with FAULTS["healthy"].setup(sandbox, options=SHORT):
-        program = Program(sandbox, ["node", "-e", STARVED.replace("LOOKUP", "dns.resolve4"), "--"])
+        program = Program(sandbox, ["node", "-e", STARVED.replace("dns.lookup", "dns.resolve4"), "--"])
         lines = watched(program, "--all")
     assert {line["lookup"]["api"] for line in of(lines, "lookup")} == {"wire"}
     assert [line for line in lines if line.get("cause")] == []

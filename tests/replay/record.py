@@ -9,22 +9,27 @@ runs as /opt/lookup on a host called `ci-7`; names and addresses are those reser
 
 from __future__ import annotations
 
+import os
+import resource
 import runpy
 import shutil
+import signal
 import socket
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "agent"), str(HERE.parent / "kernel")]
 
 from agent import Agent  # noqa: E402 - found by the line above, as all of these
+from node import STARVED  # noqa: E402
+from packages import modules  # noqa: E402
 from program import Program  # noqa: E402
 
 from ebpfdns.lab import kernel_calls  # noqa: E402
 from ebpfdns.lab.faults import FAULTS, late_reply  # noqa: E402
-from ebpfdns.lab.namespace import Sandbox  # noqa: E402
+from ebpfdns.lab.namespace import Sandbox, plain_environment  # noqa: E402
 
 WORKLOADS = HERE.parent / "workloads" / "build.py"
 CLONE_NEWUTS = 0x04000000
@@ -39,7 +44,11 @@ class Story(NamedTuple):
     words: tuple[str, ...] = ()
     options: str = "timeout:2 attempts:1"  # of resolv.conf
     agent_words: tuple[str, ...] = ("--all",)
-    stops_at: str = ""  # a kind of line after whose third the program is killed
+    stops_at: str = ""  # a kind of line, or a cause, after whose third its program is killed
+    program: tuple[str, ...] = ()  # instead of ours
+    name: str = "www.lab.test"
+    stuck_after: str = "500ms"
+    descriptors: int | None = None  # its limit
 
 
 STORIES = {
@@ -67,11 +76,29 @@ STORIES = {
     "ipv6_first_blackholed": Story(
         "ipv6_first_blackholed", words=("--connect", "443"), stops_at="connect_stuck"
     ),
+    "fork_lock_inherited": Story(
+        "silent",
+        words=("--threads", "1", "--api", "gethostbyname", "--fork-child"),
+        agent_words=("--all", "--children"),
+        stops_at="fork_lock_inherited",
+    ),
+    "fd_exhausted": Story("fd_exhausted", descriptors=3),
+    "hosts_file_huge": Story("hosts_file_huge", stuck_after="40ms"),
+    "nsswitch_order_stall": Story("nsswitch_order_stall"),
+    "threadpool_starved": Story(
+        "silent", options="timeout:1 attempts:1", program=("node", "-e", STARVED, "--"), name=""
+    ),
+    "nscd_stall": Story("nscd_stall", stops_at="lookup_stuck"),
+    "resolved_ipc_stall": Story("resolved_ipc_stall", stops_at="lookup_stuck"),
+    "resolved_stub_silent": Story("resolved_stub_silent"),
+    "avahi_stall": Story("avahi_stall", name="printer.local", stops_at="lookup_stuck"),
+    "mdns_timeout": Story("mdns_timeout", name="printer.local"),
 }
 
 
 def main(names: list[str]) -> None:
     """Record these stories, or all."""
+    os.environ["LD_LIBRARY_PATH"] = modules()
     kernel_calls.unshare(CLONE_NEWUTS)
     socket.sethostname(HOST)
     programs = runpy.run_path(str(WORKLOADS))["build"]()
@@ -85,19 +112,27 @@ def record(name: str, story: Story, programs: dict[str, Path]) -> None:
     fault = late_reply(1700) if story.fault == "late_reply" else FAULTS[story.fault]
     recording = HERE / f"{name}.rec"
     with Sandbox() as sandbox, fault.setup(sandbox, options=story.options):
-        program = Program(
-            sandbox,
-            [neutral(sandbox, programs[f"lookup-{story.libc}"]), "--name", "www.lab.test", *story.words],
-        )
-        words = ["--pid", program.pid, "--stuck-after", "500ms", "--record", recording, *story.agent_words]
+        ours = [neutral(sandbox, programs[f"lookup-{story.libc}"]), "--name", story.name, *story.words]
+        environment = plain_environment() | dict(fault.environment)
+        program = Program(sandbox, story.program or ours, env=environment)
+        if story.descriptors is not None:
+            resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (story.descriptors, 1024))
+        words = ["--pid", program.pid, "--stuck-after", story.stuck_after, "--record", recording]
+        words += story.agent_words
         with Agent("attach", *words) as agent:
             program.go()
             if story.stops_at:
-                agent.wait_for(lambda line: line["event"] == story.stops_at, count=3)
-                program.process.kill()
+                told = agent.wait_for(lambda line: story.stops_at in {line["event"], cause_of(line)}, count=3)
+                os.kill(told[-1]["process"]["pid"], signal.SIGKILL)
             agent.finish()
     recording.chmod(0o644)
     (HERE / f"{name}.jsonl").write_bytes(agent.text)
+
+
+def cause_of(line: dict[str, Any]) -> str | None:
+    """The id of its cause."""
+    found: str | None = line.get("cause", {}).get("id")
+    return found
 
 
 def neutral(sandbox: Sandbox, program: Path) -> str:

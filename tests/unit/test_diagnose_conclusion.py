@@ -57,6 +57,22 @@ def test_what_only_the_thread_showed_is_told_again() -> None:
     assert conclusion.at_the_end(ended("ok", 1.5), STOPPED) is STOPPED
 
 
+def test_what_a_daemon_was_seen_to_do_is_not_unlearned() -> None:
+    """A stub whose questions lay unread is the cause at the end as surely as before, in words of the end."""
+    stub = "127.0.0.53"
+    listener = {"listeners": {stub: {"listening": True, "rx_queue_bytes": 768}}}
+    sure = conclusion.while_open(situation(both(stub), age=1.5, thread=thread(udp(stub)), process=listener))
+    end = {"age": 3.0, "status": "failed", "code": EAI_AGAIN["code"], "thread": None}
+    cause = conclusion.at_the_end(situation(both(stub), **end), sure)
+    assert cause is not None
+    assert (sure.confidence, cause.confidence) == ("confirmed", "confirmed")
+    assert [fact.fact for fact in cause.evidence] == ["no_reply", "peer_rx_queue_not_empty"]
+    assert cause.evidence[0].numbers["waited_ms"] == 2999.0
+    lost = conclusion.at_the_end(situation(both(stub), lost={"kernel_ring": 1}, **end), sure)
+    assert lost is not None
+    assert lost.confidence != "confirmed"
+
+
 def test_not_knowing_is_not_carried_on() -> None:
     """Not to know is said at the end by the end itself, with its numbers, or not at all."""
     assert conclusion.at_the_end(ended("ok"), UNKNOWN) is None

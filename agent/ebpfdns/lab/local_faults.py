@@ -5,6 +5,7 @@ Owns: these entries of the table, and the files they need. Must not know: how a 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,6 +27,8 @@ NSCD = "/run/nscd/socket"
 RESOLVE = "/run/systemd/resolve/io.systemd.Resolve"
 AVAHI = "/run/avahi-daemon/socket"
 AVAHI_GIVES_UP = ("--answer", "-15 Timeout reached\n", "--delay-ms", "5000")
+ON_LINK = "printer.local"
+MDNS_SOURCES = "files mdns4_minimal [NOTFOUND=return] dns"
 MODULES = f"{SCRATCH}/modules"
 MODULE_SOURCE = Path(__file__).with_name("nss_module.c")
 
@@ -59,8 +62,22 @@ def build_slow_module(sandbox: Sandbox) -> None:
     (sandbox.root / "etc/nsswitch.conf").write_text(nsswitch("files slow dns"), encoding="ascii")
 
 
-def _hosts_line(hosts: str) -> Callable[[Sandbox], None]:
+def _has_module(library: str) -> bool:
+    """Whether libc would find it: where the caller says, or where libraries are."""
+    told = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    usual = [folder for top in ("/lib", "/usr/lib") for folder in (top, *Path(top).glob("*-linux-gnu"))]
+    return any((Path(folder) / library).exists() for folder in (*told, *usual))
+
+
+def _source(name: str, hosts: str, package: str) -> Callable[[Sandbox], None]:
+    """Have the program ask the name source `name`, in this order; its module is the package's."""
+
     def write(sandbox: Sandbox) -> None:
+        if not _has_module(f"libnss_{name}.so.2"):
+            raise HostCannotTraceError(
+                f"the name source {name} is not installed here",
+                remedy=f"apt-get download {package}; dpkg -x {package}_*.deb DIR; and set LD_LIBRARY_PATH",
+            )
         (sandbox.root / "etc/nsswitch.conf").write_text(nsswitch(hosts), encoding="ascii")
 
     return write
@@ -103,6 +120,29 @@ LOCAL_FAULTS = (
         expected_cause="nsswitch_order_stall",
         environment=(("LD_LIBRARY_PATH", MODULES),),
         prepare=build_slow_module,
+    ),
+    Fault(
+        name="resolved_ipc_stall",
+        sentence="systemd-resolved has a local socket, and never takes a connection.",
+        servers=(*_WORKS, StuckDaemon(("--unix", RESOLVE))),
+        expected_cause="resolved_ipc_stall",
+        prepare=_source("resolve", "files resolve [!UNAVAIL=return] dns", "libnss-resolve"),
+    ),
+    Fault(
+        name="avahi_stall",
+        sentence="The Avahi daemon has a socket, and never takes a connection.",
+        servers=(*_WORKS, StuckDaemon(("--unix", AVAHI))),
+        expected_cause="avahi_stall",
+        name_asked=ON_LINK,
+        prepare=_source("mdns4_minimal", MDNS_SOURCES, "libnss-mdns"),
+    ),
+    Fault(
+        name="mdns_timeout",
+        sentence="Avahi asks the link for a name that nobody has, and says so after 5 s.",
+        servers=(*_WORKS, StuckDaemon(("--unix", AVAHI, "--way", "mute", *AVAHI_GIVES_UP))),
+        expected_cause="mdns_timeout",
+        name_asked=ON_LINK,
+        prepare=_source("mdns4_minimal", MDNS_SOURCES, "libnss-mdns"),
     ),
     Fault(
         name="resolved_stub_silent",

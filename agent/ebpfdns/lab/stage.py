@@ -73,6 +73,8 @@ PLANS = {
     "fork_lock_inherited": Plan("timeout:2 attempts:1", follows=True),
     "hosts_file_huge": Plan(stuck_after="50ms"),
     "nscd_stall": Plan(reports=2),
+    "resolved_ipc_stall": Plan(reports=2),
+    "avahi_stall": Plan(reports=2),
 }
 
 
