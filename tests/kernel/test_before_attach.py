@@ -36,6 +36,14 @@ DEADLINE_S = 30.0
 CUT = {"transport": "udp", "truncate": True}
 SILENT_TCP = ({**CUT}, {"transport": "tcp", "drop": True})
 STUCK = "lookup_stuck"
+#: what everybody has, with the words that `Program` puts behind it
+REAL = {
+    "Python": [sys.executable, "-c", "import socket; socket.getaddrinfo('www.lab.test', 80)"],
+    "curl": ["curl", "-q", "-s", "http://www.lab.test/"],
+    "getent": ["getent", "ahosts", "www.lab.test"],
+}
+#: faults that no question reaches
+LOCAL = {"nscd_stall"}
 
 
 def serving(*script: dict[str, Any]) -> Fault:
@@ -82,7 +90,7 @@ def stuck(
     with fault.setup(sandbox, options=options, log=True) as running:
         program = Program(sandbox, argv)
         program.go()
-        wait_until(running.queries)
+        wait_until(lambda: running.queries() or fault.name in LOCAL)
         wait_until(sits_in(program.pid, call, count))
         yield program
 
@@ -220,6 +228,44 @@ def test_tcp_that_is_blocked(programs: dict[str, Path]) -> None:
     assert first["lookup"]["waiting_on"]["syscall"] == "connect"
     assert first["lookup"]["queries"] == []  # it has no connection to ask on
     check_earlier(first)
+
+
+def test_a_name_service_that_never_answers(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """A thread that waits at the socket of a local name service is in a lookup that asks nobody else."""
+    argv = [of_this_machine(programs, "lookup-glibc"), "--name", NAME]
+    with (
+        stuck(sandbox, FAULTS["nscd_stall"], argv) as program,
+        Agent("attach", "--pid", program.pid) as agent,
+    ):
+        (first,) = agent.wait_for(is_stuck)
+        program.process.kill()
+        lines = agent.finish()
+    check_earlier(first)
+    assert seconds_after_attach(first, lines) < SOON_S
+    assert first["cause"]["id"] == "nscd_stall"
+    assert first["lookup"]["queries"] == []
+    assert only(lines, "lookup")["lookup"]["status"] is None
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_programs(sandbox: Sandbox, name: str) -> None:
+    """Whatever the program, and whichever of its threads looks up: server and cause within two seconds."""
+    if shutil.which(REAL[name][0]) is None:
+        pytest.skip(f"{REAL[name][0]} is not installed")
+    with FAULTS["silent"].setup(sandbox, options=SLOW, log=True) as running:
+        process = sandbox.popen(REAL[name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(running.queries)
+        with Agent("attach", "--pid", process.pid) as agent:
+            agent.wait_for(is_stuck)
+            process.kill()
+            lines = agent.finish()
+    first = of(lines, STUCK)[0]
+    check_earlier(first)
+    assert seconds_after_attach(first, lines) < SOON_S
+    assert verdict(first) == ("ns_silent", "likely")
+    assert [query["server"]["address"] for query in first["lookup"]["queries"]][:1] == [topology.SERVER_1]
+    ended = [line["lookup"] for line in of(lines, "lookup")]
+    assert [lookup["id"] for lookup in ended if lookup["since"] == "before_attach"] == [first["lookup"]["id"]]
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns.model import boundary
 from ebpfdns.model.boundary import EARLIER_BIT, Api, Counter, LookupFlag, Status
-from ebpfdns.observe import last_run, leftovers, resolver_waits, snapshot, syscalls
+from ebpfdns.observe import last_run, leftovers, proc_files, resolver_waits, snapshot, syscalls
 from ebpfdns.observe.earlier_connects import EarlierConnects
 from ebpfdns.observe.processes import threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ebpfdns.observe.kernel_maps import KernelMaps
     from ebpfdns.observe.resolver_waits import ResolverWait
@@ -77,7 +77,7 @@ class Earlier:
         for target in targets:
             places = {tid: _place(target.pid, tid) for tid in threads(target.pid)}
             waiting = [tid for tid, text in places.items() if _may_be_lookup(text)]
-            looks = snapshot.thread_snapshots(target.pid, waiting) if waiting else {}
+            looks = _looks(target.pid, waiting)
             has_probes = any(library.functions for library in target.libraries)
             waits = {tid: resolver_waits.resolver_wait(facts, self._ports) for tid, facts in looks.items()}
             found = {tid: wait for tid, wait in waits.items() if wait is not None}
@@ -117,7 +117,7 @@ class Earlier:
                 moved.setdefault(held.pid, []).append(held)
         gone = self.connects.look(now_ns)
         for pid, those in moved.items():
-            looks = snapshot.thread_snapshots(pid, [held.tid for held in those])
+            looks = _looks(pid, [held.tid for held in those])
             for held in those:
                 if self._has_left(held, looks[held.tid], now_ns):
                     gone += self._end(held)
@@ -173,6 +173,19 @@ class Earlier:
             return [_ended(record, held.seen_ns)]
         self._maps.count_end(Counter.LOOKUPS_UNSEEN)
         return [_ended(_record_of(held.key, raw), held.seen_ns)]
+
+
+def _looks(pid: int, tids: list[int]) -> dict[int, dict[str, Any]]:
+    """Snapshots of threads; the other ends of local sockets only where a name service listens."""
+    looks = snapshot.thread_snapshots(pid, tids, with_peers=False) if tids else {}
+    local = [tid for tid, facts in looks.items() if any(map(_is_local, facts["sockets"]))]
+    if local and resolver_waits.is_service_listed(proc_files.text(f"/proc/{pid}/net/unix")):
+        looks |= snapshot.thread_snapshots(pid, local)
+    return looks
+
+
+def _is_local(socket: Mapping[str, Any]) -> bool:
+    return socket.get("kind") == "unix"
 
 
 def _may_be_lookup(place: str) -> bool:

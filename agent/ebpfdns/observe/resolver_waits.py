@@ -84,6 +84,11 @@ def is_service(socket: Mapping[str, Any]) -> bool:
     return socket.get("kind") == "unix" and any(part in path for part in SERVICE_PATHS)
 
 
+def is_service_listed(unix_table: str) -> bool:
+    """Whether any socket of a name service is in the text of /proc/PID/net/unix."""
+    return any(part in unix_table for part in SERVICE_PATHS)
+
+
 def api_on(stack: tuple[str, ...] | list[str]) -> str | None:
     """The outermost function of the resolver's API on a stack (innermost frame first)."""
     found = [API_OF_FRAME[name] for name in stack if name in API_OF_FRAME]

@@ -33,15 +33,18 @@ def thread_snapshot(pid: int, tid: int) -> Facts:
     return thread_snapshots(pid, [tid])[tid]
 
 
-def thread_snapshots(pid: int, tids: Iterable[int]) -> dict[int, Facts]:
-    """Look at several threads of one process; what they share (descriptors, socket tables) is read once."""
+def thread_snapshots(pid: int, tids: Iterable[int], *, with_peers: bool = True) -> dict[int, Facts]:
+    """Look at several threads of one process; what they share (descriptors, socket tables) is read once.
+
+    `with_peers`: also at the other ends of unix sockets, which costs much more than all the rest.
+    """
     snapshots = {tid: _look_at(pid, tid) for tid in tids}
     # Descriptors belong to the process, but its first thread may have ended: any that is alive will do.
     alive_tid = next((tid for tid, facts in snapshots.items() if facts["state"] not in (None, "Z", "X")), pid)
     links = {fd: inode_of(alive_tid, fd) for facts in snapshots.values() for fd in facts["fds"]}
     inodes = {fd: inode for fd, inode in links.items() if inode is not None}
     sockets = read_sockets(alive_tid, frozenset(inodes.values()))
-    unix = {inode for inode, facts in sockets.items() if facts["kind"] == "unix"}
+    unix = {inode for inode, facts in sockets.items() if facts["kind"] == "unix" and with_peers}
     for inode, peer in (unix_peers.peers(alive_tid, unix) if unix else {}).items():
         sockets[inode]["peer"] = peer
     for facts in snapshots.values():
