@@ -105,6 +105,13 @@ def is_stuck(line: Line) -> bool:
     return line["event"] == STUCK
 
 
+def was_asked_again(line: Line) -> bool:
+    """Its repetition was seen, a second and more ago: that there is no answer has been seen, too."""
+    queries = line["lookup"]["queries"] if is_stuck(line) else []
+    times = {query["resent_ms"] for query in queries}
+    return bool(times - {None}) and line["cause"]["confidence"] == "confirmed"
+
+
 def verdict(line: Line) -> tuple[str, str]:
     return line["cause"]["id"], line["cause"]["confidence"]
 
@@ -122,9 +129,7 @@ def test_a_silent_server(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     argv = [of_this_machine(programs, "lookup-glibc"), "--name", NAME]
     repeated = stuck(sandbox, FAULTS["silent"], argv, options="timeout:2 attempts:5")
     with repeated as program, Agent("attach", "--pid", program.pid) as agent:
-        agent.wait_for(
-            lambda line: is_stuck(line) and line["lookup"]["name"] and line["lookup"]["update"] > 1
-        )
+        agent.wait_for(was_asked_again)
         program.process.kill()
         lines = agent.finish()
     first, *later = of(lines, STUCK)
@@ -134,11 +139,16 @@ def test_a_silent_server(sandbox: Sandbox, programs: dict[str, Path]) -> None:
         assert line["cause"]["id"] == "ns_silent"
         assert topology.SERVER_1 in line["cause"]["summary"]
     assert verdict(first) == ("ns_silent", "likely")
+    assert {query["id"] for line in later for query in line["lookup"]["queries"]} == {
+        query["id"] for query in first["lookup"]["queries"]
+    }
     assert "attached_late" in [fact["fact"] for fact in first["cause"]["evidence"]]
-    (query,) = first["lookup"]["queries"]
-    assert query["server"] == {"address": topology.SERVER_1, "port": 53}
-    assert (query["network"]["transport"], query["state"]) == ("udp", "waiting")
-    assert (query["sent_ms"], query["attempt"]) == (None, None)
+    assert (first["lookup"]["name"], first["lookup"]["api"]) == (NAME, "getaddrinfo")  # from its stack
+    assert {query["type"] for query in first["lookup"]["queries"]} == {"A", "AAAA"}
+    for query in first["lookup"]["queries"]:
+        assert query["server"] == {"address": topology.SERVER_1, "port": 53}
+        assert (query["network"]["transport"], query["state"]) == ("udp", "waiting")
+        assert (query["sent_ms"], query["attempt"]) == (None, None)
     assert {line["lookup"]["id"] for line in later} == {first["lookup"]["id"]}
     ended = only(lines, "lookup")["lookup"]
     assert (ended["id"], ended["status"], ended["name"]) == (first["lookup"]["id"], None, NAME)
@@ -245,6 +255,22 @@ def test_a_name_service_that_never_answers(sandbox: Sandbox, programs: dict[str,
     assert first["cause"]["id"] == "nscd_stall"
     assert first["lookup"]["queries"] == []
     assert only(lines, "lookup")["lookup"]["status"] is None
+
+
+def test_a_lock_inside_the_resolver(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """A thread that waits for another's gethostbyname is in a lookup too: only its stack tells."""
+    words = ["--api", "gethostbyname", "--name", NAME, "--threads", 3]
+    argv = [of_this_machine(programs, "lookup-glibc"), *words]
+    locked = stuck(sandbox, FAULTS["silent"], argv, "futex", count=2)
+    with locked as program, Agent("attach", "--pid", program.pid) as agent:
+        first = agent.wait_for(is_stuck, 3)
+        program.process.kill()
+        agent.finish()
+    assert {line["lookup"]["api"] for line in first} == {"gethostbyname"}
+    assert sorted(line["cause"]["id"] for line in first) == [
+        *["gethostbyname_serialized"] * 2,
+        "ns_silent",
+    ]
 
 
 @pytest.mark.parametrize("name", REAL)

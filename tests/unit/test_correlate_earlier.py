@@ -13,7 +13,7 @@ FOUND = Lookup(1, 100, 10, 11, 10, "none", "in_flight", before_attach=True)
 SOCKET: dict[str, Any] = {"fd": 3, "kind": "udp", "remote": ["192.0.2.53", 53], "state": "ESTABLISHED"}
 LOOK = {"sockets": [SOCKET], "resolver_wait": {"kind": "dns", "fds": [3]}}
 EARLIER = Query(SERVER, "udp", 100, sent_is_known=False)
-SEEN = Query(SERVER, "udp", 200, name=b"www.lab.test.", type=1, id=7)
+SEEN = Query(SERVER, "udp", 200, socket=9, name=b"www.lab.test.", type=1, id=7)
 
 
 def test_the_socket_tells_whom_it_asked() -> None:
@@ -37,6 +37,17 @@ def test_on_the_same_socket_it_is_a_repetition() -> None:
         assert (query.id, query.type, query.attempts) == (seen.id, seen.type, 2)
     ended = completed(replace(FOUND, queries=pair, status="unseen"), None, found)
     assert ended.queries == found.queries
+
+
+def test_the_message_in_its_memory_is_the_question() -> None:
+    """With it the question is whole but for its time; seen again, with this id, it is a repetition."""
+    asked = {"name": "www.lab.test.", "types": ["A"], "ids": [7]}
+    found = completed(FOUND, {**LOOK, "asked": asked}, None)
+    assert found.queries == (replace(EARLIER, name=b"www.lab.test.", type=1, id=7),)
+    assert found.name == b"www.lab.test"
+    again = SEEN
+    repeated = completed(replace(FOUND, queries=(again,)), {**LOOK, "asked": asked}, found)
+    assert repeated.queries == (replace(again, sent_ns=100, sent_is_known=False, resent_ns=200, attempts=2),)
 
 
 def test_what_was_known_stays_known() -> None:

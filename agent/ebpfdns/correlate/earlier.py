@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ebpfdns.model import dns_names
 from ebpfdns.model.facts import Query, Server
 
 if TYPE_CHECKING:
@@ -16,28 +17,36 @@ if TYPE_CHECKING:
 
     from ebpfdns.model.facts import Lookup
 
+_TYPE_NUMBERS = {name: number for number, name in dns_names.TYPES.items()}
+
 
 def completed(lookup: Lookup, facts: Mapping[str, Any] | None, before: Lookup | None) -> Lookup:
     """The lookup with what its thread shows (`facts`), and what its last line had (`before`)."""
-    known = before.queries if before else ()
-    asked = [*(query for query in known if _is_unseen(query)), *_asked(lookup, facts or {})]
-    unseen = {(query.server, query.transport): query for query in reversed(asked)}
+    known = [query for query in (before.queries if before else ()) if not query.sent_is_known]
+    asked = [*(query for query in known if not query.socket), *_asked(lookup, facts or {})]
+    unseen = {(query.server, query.transport, query.id): query for query in asked}
+    if any(query.id is not None for query in unseen.values()):
+        unseen = {key: query for key, query in unseen.items() if query.id is not None}
     is_same = bool(((facts or {}).get("resolver_wait") or {}).get("is_first_socket"))
-    repeated = {_identity(query) for query in known if query.id is not None and not query.sent_is_known}
+    repeated = {_identity(query) for query in known if query.socket}
     seen: list[Query] = []
     for query in lookup.queries:
-        earlier = unseen.pop((query.server, query.transport), None)
-        is_repetition = _identity(query) in repeated or (earlier is not None and is_same)
-        seen.append(_repetition(query, lookup.start_ns) if is_repetition else query)
-        if is_repetition and earlier is not None:
+        alike = [one for one in unseen.values() if _way(one) == _way(query)]
+        is_known = any((one.id, one.type) == (query.id, query.type) for one in alike)
+        if is_known or (is_same and any(one.id is None for one in alike)):
             repeated |= {_identity(other) for other in lookup.queries if other.socket == query.socket}
-    queries = (*reversed(unseen.values()), *seen)
+        seen.append(_repetition(query, lookup.start_ns) if _identity(query) in repeated else query)
+    ways = set(map(_way, seen))
+    left = (query for query in unseen.values() if _way(query) not in ways)
+    queries = (*left, *seen)
     name = lookup.name or (before.name if before else None) or _asked_name(queries)
-    return replace(lookup, queries=queries, name=name, comm=lookup.comm or (before.comm if before else b""))
+    comm = lookup.comm or (before.comm if before else b"")
+    api = ((facts or {}).get("resolver_wait") or {}).get("api") or (before.api if before else lookup.api)
+    return replace(lookup, queries=queries, name=name, comm=comm, api=api)
 
 
-def _is_unseen(query: Query) -> bool:
-    return query.id is None and not query.sent_is_known
+def _way(query: Query) -> tuple[Server, str | None]:
+    return query.server, query.transport
 
 
 def _identity(query: Query) -> tuple[int, int | None, int | None]:
@@ -53,14 +62,18 @@ def _repetition(query: Query, since_ns: int) -> Query:
 
 
 def _asked(lookup: Lookup, facts: Mapping[str, Any]) -> Iterator[Query]:
-    """The questions whose answers its thread waits for: where to and how, not when or what."""
+    """The questions whose answers its thread waits for: to whom; what, if its memory tells; never when."""
+    messages = facts.get("asked") or {"name": None, "types": [None], "ids": [None]}
+    name = messages["name"] and str(messages["name"]).encode("ascii", "replace")
     wait = facts.get("resolver_wait") or {}
     fds = wait.get("fds") or () if wait.get("kind") == "dns" else ()
     for waited in facts.get("sockets") or ():
         remote = waited.get("remote")
         is_connected = waited.get("kind") == "udp" or waited.get("state") == "ESTABLISHED"
         if waited.get("fd") in fds and remote and is_connected:
-            yield Query(Server(*remote), waited["kind"], lookup.start_ns, sent_is_known=False)
+            for kind, number in zip(messages["types"], messages["ids"], strict=True):
+                asked = {"name": name, "type": _TYPE_NUMBERS.get(kind), "id": number}
+                yield Query(Server(*remote), waited["kind"], lookup.start_ns, sent_is_known=False, **asked)
 
 
 def _asked_name(queries: tuple[Query, ...]) -> bytes | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from ebpfdns.model.facts import Connect, Lookup
 Thing = TypeVar("Thing", Lookup, Connect, Lookup | Connect)
 
 HASH_DIGITS = 16
+_HASH = re.compile(rb"redacted-[0-9a-f]{%d}" % HASH_DIGITS).fullmatch
 
 
 def redacted(thing: Thing, key: str | None) -> Thing:
@@ -30,7 +32,8 @@ def redacted(thing: Thing, key: str | None) -> Thing:
 
 
 def _hashed(name: bytes | None, key: str) -> bytes | None:
-    return _hash(name, key) if name else name
+    """Once: what was said of it before, and is said again, is a hash already."""
+    return name if not name or _HASH(name) else _hash(name, key)
 
 
 def _hash(name: bytes, key: str) -> bytes:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns.model import boundary
-from ebpfdns.model.boundary import EARLIER_BIT, Api, Counter, LookupFlag, Status
+from ebpfdns.model.boundary import EARLIER_BIT, Counter, LookupFlag, Status
 from ebpfdns.observe import last_run, leftovers, proc_files, resolver_waits, snapshot, syscalls
 from ebpfdns.observe.earlier_connects import EarlierConnects
 from ebpfdns.observe.processes import threads
@@ -71,22 +71,52 @@ class Earlier:
         self._held: dict[int, Held] = {}
         self.connects = EarlierConnects(maps, dns_ports, knows_host_ids=knows_host_ids)
 
-    def find(self, targets: Sequence[Target], now_ns: int) -> None:
-        """Look at every thread of the targets, whose probes are live."""
-        self.connects.find(targets, now_ns)
+    def find(self, targets: Sequence[Target], now_ns: int, *, is_last: bool) -> None:
+        """Look at every thread of the targets: before their probes are live, and when they are (`is_last`).
+
+        What is known before that misses no packet; what is still so afterwards is true.
+        """
+        if is_last:
+            self.connects.find(targets, now_ns)
         for target in targets:
             places = {tid: _place(target.pid, tid) for tid in threads(target.pid)}
-            waiting = [tid for tid, text in places.items() if _may_be_lookup(text)]
-            looks = _looks(target.pid, waiting)
-            has_probes = any(library.functions for library in target.libraries)
+            looks = self._looks_of(target, places, is_last=is_last)
             waits = {tid: resolver_waits.resolver_wait(facts, self._ports) for tid, facts in looks.items()}
             found = {tid: wait for tid, wait in waits.items() if wait is not None}
+            if is_last:
+                self._release_all_but(found, target.pid)
             asleep = last_run.asleep_ns(target.pid, found)
             for tid, wait in found.items():
                 held = Held(target.pid << 32 | tid | self._mark, target.pid, tid, now_ns, places[tid], wait)
-                held.has_probes = has_probes
                 is_same = _place(target.pid, tid) == places[tid]  # it has slept in this very wait
-                self._hold(held, now_ns - asleep.get(tid, 0) * is_same)
+                if held.key not in self._held:
+                    self._hold(held, now_ns - asleep.get(tid, 0) * is_same)
+        for held in self._held.values():
+            libraries = next((one.libraries for one in targets if one.pid == held.pid), [])
+            held.has_probes = any(library.functions for library in libraries)
+
+    @staticmethod
+    def _looks_of(target: Target, places: dict[int, str], *, is_last: bool) -> dict[int, dict[str, Any]]:
+        calls = {tid: syscalls.parse_call(text).name for tid, text in places.items()}
+        waiting = [tid for tid, name in calls.items() if name in resolver_waits.WAITS]
+        looks = _looks(target.pid, waiting, with_stacks=is_last)
+        locked = [tid for tid, name in calls.items() if name in resolver_waits.LOCKED]
+        if is_last and (looks or len(calls) <= snapshot.MAX_STACKS):  # a lock is held by one that looks up
+            looks |= _looks(target.pid, locked[: snapshot.MAX_STACKS], with_stacks=True)
+        return looks
+
+    def _release_all_but(self, waits: Mapping[int, ResolverWait], pid: int) -> None:
+        """Those of a process that do not wait for the same as before, as if they had not been seen."""
+        for held in [held for held in self._held.values() if held.pid == pid]:
+            wait = waits.get(held.tid)
+            if wait is not None and _inodes(pid, wait.fds) == held.inodes:
+                continue
+            del self._held[held.key]
+            if self._maps.take_earlier_call(held.key) is None:
+                continue
+            record = self._maps.lookup_of(held.key)
+            if record is None or not leftovers.drop(self._maps, record, Counter.LOOKUPS_UNSEEN):
+                self._maps.count_found(Counter.LOOKUPS_STARTED, -1)
 
     def is_sure(self, key: int) -> bool:
         """Whether it waits for so long that it is worth a word."""
@@ -102,7 +132,8 @@ class Earlier:
             # A libc keeps a socket for one question and its repetitions.
             is_first = held is not None and held.first_inodes == _inodes(pid, wait.fds)
             is_first = is_first and facts["syscall"] not in syscalls.EPOLL_WAITS
-            facts["resolver_wait"] = {"kind": wait.kind, "fds": list(wait.fds), "is_first_socket": is_first}
+            told = {"kind": wait.kind, "fds": list(wait.fds), "api": wait.api}
+            facts["resolver_wait"] = told | {"is_first_socket": is_first}
         facts["asleep_ns"] = last_run.asleep_ns(pid, [tid]).get(tid)
 
     def look(self, now_ns: int) -> list[bytes]:
@@ -117,7 +148,8 @@ class Earlier:
                 moved.setdefault(held.pid, []).append(held)
         gone = self.connects.look(now_ns)
         for pid, those in moved.items():
-            looks = _looks(pid, [held.tid for held in those])
+            is_known_by_stack = any(held.wait.kind == "stack" for held in those)
+            looks = _looks(pid, [held.tid for held in those], with_stacks=is_known_by_stack)
             for held in those:
                 if self._has_left(held, looks[held.tid], now_ns):
                     gone += self._end(held)
@@ -138,7 +170,6 @@ class Earlier:
         call = bytearray(boundary.CALL.size)
         struct.pack_into("=Q", call, _CALL["start_ns"], since_ns)
         struct.pack_into("=II", call, _CALL["pid"], held.pid, held.tid)
-        call[_CALL["api"]] = Api[held.wait.api.upper()] if held.wait.api else Api.NONE
         call[_CALL["is_earlier"]] = 1
         if self._maps.hold_earlier_call(held.key, held.pid << 32 | held.tid, bytes(call)):
             self._held[held.key] = held
@@ -175,21 +206,17 @@ class Earlier:
         return [_ended(_record_of(held.key, raw), held.seen_ns)]
 
 
-def _looks(pid: int, tids: list[int]) -> dict[int, dict[str, Any]]:
+def _looks(pid: int, tids: list[int], *, with_stacks: bool) -> dict[int, dict[str, Any]]:
     """Snapshots of threads; the other ends of local sockets only where a name service listens."""
-    looks = snapshot.thread_snapshots(pid, tids, with_peers=False) if tids else {}
+    looks = snapshot.thread_snapshots(pid, tids, with_peers=False, with_stacks=with_stacks) if tids else {}
     local = [tid for tid, facts in looks.items() if any(map(_is_local, facts["sockets"]))]
     if local and resolver_waits.is_service_listed(proc_files.text(f"/proc/{pid}/net/unix")):
-        looks |= snapshot.thread_snapshots(pid, local)
+        looks |= snapshot.thread_snapshots(pid, local, with_stacks=with_stacks)
     return looks
 
 
 def _is_local(socket: Mapping[str, Any]) -> bool:
     return socket.get("kind") == "unix"
-
-
-def _may_be_lookup(place: str) -> bool:
-    return syscalls.parse_call(place).name in resolver_waits.WAITS
 
 
 def _place(pid: int, tid: int) -> str:

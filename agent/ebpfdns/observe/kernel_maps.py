@@ -233,9 +233,9 @@ class KernelMaps:
             return False
         return True
 
-    def count_found(self, counter: boundary.Counter) -> None:
+    def count_found(self, counter: boundary.Counter, by: int = 1) -> None:
         """Count what was under way when tracing began as started."""
-        self._added[counter] += 1
+        self._added[counter] += by
 
     def earlier_call(self, key: int) -> bytes | None:
         """The struct call of a lookup that began before tracing; None when the kernel has ended it."""

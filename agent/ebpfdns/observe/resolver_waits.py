@@ -22,10 +22,12 @@ Kind = Literal["dns", "service", "stack"]
 
 #: System calls that a resolver waits in; what a thread sits in otherwise is no lookup.
 WAITS = EPOLL_WAITS | {
-    *("poll", "ppoll", "select", "pselect6", "restart_syscall", "futex", "clock_nanosleep", "nanosleep"),
+    *("poll", "ppoll", "select", "pselect6", "restart_syscall"),
     *("read", "readv", "recvfrom", "recvmsg", "recvmmsg", "connect"),
     *("write", "writev", "sendto", "sendmsg", "sendmmsg", "openat", "open", "flock", "fcntl"),
 }
+#: … and those that thousands of idle threads sit in: only the stack tells.
+LOCKED = frozenset({"futex", "clock_nanosleep", "nanosleep"})
 #: Sockets of local name services, by the path they are bound to.
 SERVICE_PATHS = ("/nscd/", "/systemd/resolve/", "/avahi-daemon/", "/sss/pipes/")
 #: Function on the stack → the API it is, when the program may have called that itself.
@@ -57,7 +59,7 @@ class ResolverWait:
 
 def resolver_wait(facts: Mapping[str, Any], dns_ports: frozenset[int]) -> ResolverWait | None:
     """What a thread's snapshot proves; None when it is in no lookup, or nothing shows it."""
-    if facts.get("syscall") not in WAITS:
+    if facts.get("syscall") not in WAITS | LOCKED:
         return None
     api = api_on(facts.get("stack") or ())
     sockets = facts.get("sockets") or []

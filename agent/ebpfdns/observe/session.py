@@ -120,12 +120,13 @@ class Session:
                 redact_key=options.redact_key,
             )
         )
+        self._earlier.find(targets, time.monotonic_ns(), is_last=False)
         for target in targets:
             target.attach(self._kernel)
             self._adopt(target)
         if options.ready_file is not None:
             options.ready_file.touch()
-        self._earlier.find(targets, time.monotonic_ns())
+        self._earlier.find(targets, time.monotonic_ns(), is_last=True)
         logs.info("ready", targets=[target.pid for target in targets], wire=self._kernel.has_wire)
 
     def _adopt(self, target: Target) -> None:
