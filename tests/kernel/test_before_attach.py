@@ -18,7 +18,7 @@ from program import Program, of_this_machine
 from ebpfdns.lab import topology
 from ebpfdns.lab.faults import FAULTS, GOOD_ANSWER, Fault, ServerPlan
 from ebpfdns.lab.namespace import Sandbox
-from ebpfdns.observe import processes, syscalls
+from ebpfdns.observe import processes, snapshot, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -192,7 +192,7 @@ def test_many_threads(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     assert len({line["thread"]["id"] for line in first}) == 101
     assert max(seconds_after_attach(line, lines) for line in first) < SOON_S
     assert {line["lookup"]["status"] for line in of(lines, "lookup")} == {None}
-    assert len({line["lookup"]["name"] for line in of(lines, "lookup")}) == 101
+    assert len({line["lookup"]["name"] for line in of(lines, "lookup")} - {None}) >= snapshot.MAX_STACKS
 
 
 @pytest.mark.parametrize("flavour", ["glibc", "musl-stripped"])

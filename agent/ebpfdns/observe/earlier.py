@@ -123,6 +123,11 @@ class Earlier:
         held = self._held.get(key)
         return held is not None and held.is_sure
 
+    def is_behind_another(self, key: int) -> bool:
+        """Whether its thread waits for no socket: for a lock inside the resolver, then."""
+        held = self._held.get(key)
+        return held is not None and held.wait.kind == "stack"
+
     def complete(self, key: int, pid: int, tid: int, facts: dict[str, Any]) -> None:
         """Put into a later snapshot of such a thread what it proves, for those who know no ports."""
         wait, held = resolver_waits.resolver_wait(facts, self._ports), self._held.get(key)

@@ -136,7 +136,8 @@ class Scanner:
             seen = boundary.CALL.unpack(raw)
             if self._is_lookup_due(key, seen.start_ns, now_ns):
                 due.append((kind, (raw, key, seen.pid, seen.tid)))
-        return due
+        # Who asks is told of before those who wait for it inside the process.
+        return sorted(due, key=lambda one: self._earlier.is_behind_another(one[1][1]))
 
     def _due_connects(self, connects: list[Any], now_ns: int) -> tuple[list[_Due], list[bytes]]:
         """What is due, and what ended without a word and is dropped."""
