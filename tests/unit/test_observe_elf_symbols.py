@@ -13,7 +13,7 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ebpfdns.observe import elf_symbols, mappings
+from ebpfdns.observe import code_names, elf_symbols, mappings
 from ebpfdns.observe.elf_symbols import function_offsets
 from ebpfdns.observe.libraries import LOOKUP_FUNCTIONS
 
@@ -182,3 +182,21 @@ def test_this_interpreter_tells_how_it_was_linked() -> None:
         assert elf.section(".no-such-section") is None
     finally:
         os.close(fd)
+
+
+def test_only_a_function_that_covers_an_address_names_it() -> None:
+    """Exported functions are found from each of their bytes; code between them has no name."""
+    with Path(libc_path()).open("rb") as file:
+        elf = elf_symbols.parse(file.fileno())
+        assert elf is not None
+        table = ELFFile(file).get_section_by_name(".dynsym")
+        symbols = [symbol for symbol in table.iter_symbols() if symbol["st_info"]["type"] == "STT_FUNC"]
+        covered = [range(s["st_value"], s["st_value"] + s["st_size"]) for s in symbols if s["st_size"]]
+        (chosen,) = (symbol for symbol in symbols if symbol.name == "getaddrinfo")
+        start, end = chosen["st_value"], chosen["st_value"] + chosen["st_size"]
+        gap = next(at for at in range(start, start + (1 << 20)) if not any(at in span for span in covered))
+        found = code_names.functions_at(elf, [start, end - 1, end, gap, 0])
+    assert (found[start], found[end - 1]) == (code_names.Function("getaddrinfo", start),) * 2
+    assert found.get(end, code_names.Function("", 0)).name != "getaddrinfo"
+    assert gap not in found
+    assert 0 not in found

@@ -6,7 +6,7 @@ Owns: the search for that in the symbol tables. Must not know: which process has
 from __future__ import annotations
 
 import bisect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ebpfdns.observe import elf_symbols
 from ebpfdns.observe.elf_symbols import SYMBOL
@@ -21,29 +21,36 @@ MAX_NAME_BYTES = 256
 _TABLES = (elf_symbols.SHT_DYNSYM, elf_symbols.SHT_SYMTAB)
 
 
-def names_at(elf: ElfFile, addresses: Iterable[int]) -> dict[int, str]:
+class Function(NamedTuple):
+    """A function of a file."""
+
+    name: str
+    start: int  # its first address
+
+
+def functions_at(elf: ElfFile, addresses: Iterable[int]) -> dict[int, Function]:
     """The function around each of these addresses of the file; none for code that no symbol says it covers.
 
     The nearest symbol below proves nothing: between two exported functions lie many that are not.
     """
     left = sorted(set(addresses))
-    found: dict[int, str] = {}
+    found: dict[int, Function] = {}
     for table_type in _TABLES:
         for section in elf.sections:
             if section.type == table_type and left:
-                found |= _names_in(elf, section, left)
+                found |= _functions_in(elf, section, left)
                 left = [address for address in left if address not in found]
     return found
 
 
-def _names_in(elf: ElfFile, section: Section, addresses: list[int]) -> dict[int, str]:
+def _functions_in(elf: ElfFile, section: Section, addresses: list[int]) -> dict[int, Function]:
     """The same by one symbol table; of several names the one that people know."""
     if section.link >= len(elf.sections) or section.bytes > MAX_TABLE_BYTES:
         return {}
     table = elf.read(section.offset, section.bytes)
     words = memoryview(table)[: len(table) // SYMBOL.size * SYMBOL.size].cast("Q")
     strings_at = elf.sections[section.link].offset
-    names: dict[int, list[str]] = {}
+    names: dict[int, list[Function]] = {}
     lowest, highest = addresses[0], addresses[-1]
     # A symbol is three words; the second is where it starts, the third its size.
     for index, (start, size) in enumerate(zip(words[1::3], words[2::3], strict=True)):
@@ -54,5 +61,9 @@ def _names_in(elf: ElfFile, section: Section, addresses: list[int]) -> dict[int,
         if first < after and info & 0xF == elf_symbols.STT_FUNC and section_index:
             name = elf_symbols.text_at(elf.read(strings_at + name_offset, MAX_NAME_BYTES), 0)
             for address in addresses[first:after]:
-                names.setdefault(address, []).append(name)
-    return {address: min(found, key=elf_symbols.plainness) for address, found in names.items()}
+                names.setdefault(address, []).append(Function(name, start))
+    return {address: min(found, key=_plainness) for address, found in names.items()}
+
+
+def _plainness(function: Function) -> tuple[bool, int, str]:
+    return elf_symbols.plainness(function.name)

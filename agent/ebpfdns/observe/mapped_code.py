@@ -19,6 +19,7 @@ from ebpfdns.observe import code_names, elf_symbols, mappings, unwind_rules, unw
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ebpfdns.observe.code_names import Function
     from ebpfdns.observe.elf_symbols import ElfFile
     from ebpfdns.observe.mappings import Mapping
     from ebpfdns.observe.unwind_rules import Rules
@@ -32,7 +33,7 @@ class Known:
     """What was found out about one file, by offset in it; None: it does not say."""
 
     rules: dict[int, Rules | None] = field(default_factory=dict)
-    names: dict[int, str | None] = field(default_factory=dict)
+    functions: dict[int, Function | None] = field(default_factory=dict)  # `start` is an offset, too
 
 
 @dataclass(slots=True)
@@ -96,18 +97,18 @@ class MappedCode:
             rules[offset] = None if elf is None else _rules(elf, offset)
         return rules[offset]
 
-    def names_at(self, addresses: Iterable[int]) -> dict[int, str | None]:
+    def functions_at(self, addresses: Iterable[int]) -> dict[int, Function | None]:
         """The function around each address; each file's symbols are gone through once for all of them."""
         places = {address: self._place(address) for address in set(addresses)}
         missing: dict[int, tuple[_File, set[int]]] = {}
         for file, offset in (place for place in places.values() if place is not None):
-            if offset not in file.known.names:
+            if offset not in file.known.functions:
                 missing.setdefault(id(file), (file, set()))[1].add(offset)
         for file, offsets in missing.values():
             elf = _opened(file)
-            _make_room(file.known.names, MAX_PLACES)
-            file.known.names.update(dict.fromkeys(offsets) if elf is None else _names(elf, offsets))
-        return {address: place and place[0].known.names.get(place[1]) for address, place in places.items()}
+            _make_room(file.known.functions, MAX_PLACES)
+            file.known.functions.update(dict.fromkeys(offsets) if elf is None else _functions(elf, offsets))
+        return {address: _moved(address, place) for address, place in places.items()}
 
     def _place(self, address: int) -> tuple[_File, int] | None:
         """The file with the code at this address, and where in it that is."""
@@ -158,11 +159,25 @@ def _rules(elf: ElfFile, offset: int) -> Rules | None:
     return unwind_rules.rules_at(program, address) if program else None
 
 
-def _names(elf: ElfFile, offsets: set[int]) -> dict[int, str | None]:
+def _functions(elf: ElfFile, offsets: set[int]) -> dict[int, Function | None]:
     """The function around each of these bytes of the file; None where no symbol covers it."""
     addresses = {offset: elf.address_of(offset) for offset in offsets}
-    names = code_names.names_at(elf, (address for address in addresses.values() if address is not None))
-    return {offset: names.get(-1 if address is None else address) for offset, address in addresses.items()}
+    found = code_names.functions_at(elf, (address for address in addresses.values() if address is not None))
+    functions: dict[int, Function | None] = {}
+    for offset, address in addresses.items():
+        function = None if address is None else found.get(address)
+        at = offset - (address or 0)
+        functions[offset] = function and function._replace(start=function.start + at)
+    return functions
+
+
+def _moved(address: int, place: tuple[_File, int] | None) -> Function | None:
+    """The function at a place in a file, with the address at which it starts in memory."""
+    if place is None:
+        return None
+    file, offset = place
+    function = file.known.functions.get(offset)
+    return function and function._replace(start=address - offset + function.start)
 
 
 def _make_room(remembered: dict[Any, Any], limit: int) -> None:

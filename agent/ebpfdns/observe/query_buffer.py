@@ -6,6 +6,8 @@ Must not know: how the memory and the frames were read; pids.
 Stacks keep what earlier calls left: a query of the lookup before may still be there, whole. So a message
 counts only when it lies in a frame that has not returned, above the function that sends, and a word in that
 function's part of the stack points to it. Messages that ask for different names prove nothing.
+
+musl's frames cannot be told apart. There the proof is that musl itself, not the program, has called poll.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ _OPT_START = b"\0\0\x29"
 _WORD = struct.Struct("<Q")
 #: glibc's functions that send and wait (2.26 and later; before), and that make the messages in their frame.
 _SENDERS = frozenset({"__res_context_send", "__libc_res_nsend", "__res_nsend", "res_nsend"})
+#: The same of musl, in a program that has it linked in with its symbols; and where a shared musl lies.
+_MUSL_SENDERS = frozenset({"__res_msend_rc", "__res_msend"})
+_MUSL_PATH = re.compile(r"/(ld-musl-[^/]+\.so\.1|libc\.musl-[^/]+\.so\.1|libc\.so)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +63,24 @@ class Asked:
 def asked(stack: Stack, frames: Sequence[Frame]) -> Asked | None:
     """What the thread with this stack asks for; None when it sends nothing, or its messages do not agree."""
     senders = [index for index, frame in enumerate(frames[:-1]) if frame.symbol in _SENDERS]
-    if not senders:
-        return None
-    start = frames[senders[-1] + 1].sp  # the frames of all callers of the function that sends
-    inner = stack.memory[: start - stack.start]
-    outer = stack.memory[start - stack.start :]
-    return agreed(pointed_to(find_queries(outer, start), inner))
+    if senders:
+        start = frames[senders[-1] + 1].sp  # the frames of all callers of the function that sends
+        inner, outer = stack.memory[: start - stack.start], stack.memory[start - stack.start :]
+        return agreed(pointed_to(find_queries(outer, start), inner))
+    if _waits_in_musl(frames):
+        start = frames[-1].sp
+        # Where the sending function's own frame ends is not known: any live word may point to a message.
+        outer = stack.memory[start - stack.start :]
+        return agreed(pointed_to(find_queries(outer, start), stack.memory))
+    return None
+
+
+def _waits_in_musl(frames: Sequence[Frame]) -> bool:
+    """Whether musl itself called poll: it does so to wait for answers, and for nothing else."""
+    if [frame.symbol for frame in frames[1:-1]] != ["poll"] or frames[-1].module != frames[1].module:
+        return False
+    caller = frames[-1]
+    return caller.symbol in _MUSL_SENDERS or _MUSL_PATH.search(caller.module or "") is not None
 
 
 def find_queries(memory: bytes, start: int) -> list[Message]:

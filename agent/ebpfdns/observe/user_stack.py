@@ -5,8 +5,11 @@ Must not know: lookups, or which functions matter.
 
 Of a thread that sleeps in a system call /proc tells two registers. The rest is found on the way: a function
 that saves a register tells its caller's value. A frame whose rules need a register that nobody saved ends
-the walk, as does code without call frame information (musl has none, nor has compiled-at-run-time code):
-a shorter stack, never a guessed one. Nothing is written, no descriptor is kept, the thread is never stopped.
+the walk, as does code without call frame information (compiled at run time, say): a shorter stack, never a
+guessed one. musl has no such information: there only the caller of the waiting function is found.
+
+Nothing is written, no descriptor is kept, the thread is never stopped. A look costs 0.2 to 0.4 ms; the first
+at a file (its search table and symbols) some ms more.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ebpfdns.errors import EbpfdnsError
-from ebpfdns.observe import proc_files, syscalls
+from ebpfdns.observe import call_sites, proc_files, syscalls
 from ebpfdns.observe.mapped_code import MappedCode
 from ebpfdns.observe.memory import read_memory
 
@@ -130,22 +133,47 @@ def step(
 
 def _look(pid: int, tid: int, code: MappedCode) -> Seen:
     """One thread; nothing when it did not sleep in one and the same call meanwhile."""
-    machine = MACHINES.get(os.uname().machine)
+    machine = os.uname().machine
     text = _call_text(pid, tid)
     place = syscalls.parse_place(text)
     region = code.mapping_of(place[1]) if place else None
-    if machine is None or place is None or region is None:
+    if machine not in MACHINES or place is None or region is None:
         return NOTHING
     pc, sp = place
     stack = Stack(sp, read_memory(tid, sp, min(region.end - sp, MAX_STACK_BYTES)))
-    frames = _named(list(unwind(machine, pc, stack, code)), code)
-    return Seen(frames, stack) if _call_text(pid, tid) == text else NOTHING
+    frames = list(unwind(MACHINES[machine], pc, stack, code))
+    if len(frames) == 1:
+        frames += _by_call_sites(pid, syscalls.parse_call(text).name, stack, code)
+    return Seen(_named(frames, code), stack) if _call_text(pid, tid) == text else NOTHING
+
+
+def _by_call_sites(pid: int, call: str | None, stack: Stack, code: MappedCode) -> list[Frame]:
+    """The waiting function and its caller, where nothing else tells them; nothing without proof."""
+    names = {call} | ({"poll"} if call == "ppoll" else set())  # arm64 has the latter call only
+
+    def start_of_wait(address: int) -> int | None:
+        function = code.functions_at([address])[address]
+        return function.start if function and function.name in names else None
+
+    def read_code(address: int, size: int) -> bytes:
+        return read_memory(pid, address, size) if code.module_of(address) else b""
+
+    sites = call_sites.waiting_call(stack.memory, os.uname().machine, start_of_wait, read_code) or ()
+    return [
+        Frame(code.module_of(site.address), None, site.address, stack.start + site.offset + WORD_BYTES)
+        for site in sites
+    ]
 
 
 def _named(frames: list[Frame], code: MappedCode) -> list[Frame]:
+    """The frames with the names of their functions."""
     insides = [_inside(frame.pc, depth) for depth, frame in enumerate(frames)]
-    names = code.names_at(insides)
-    return [frame._replace(symbol=names[address]) for frame, address in zip(frames, insides, strict=True)]
+    functions = code.functions_at(insides)
+    found = (functions[address] for address in insides)
+    return [
+        frame._replace(symbol=function and function.name)
+        for frame, function in zip(frames, found, strict=True)
+    ]
 
 
 def _inside(pc: int, depth: int) -> int:
