@@ -56,14 +56,15 @@ struct new_task {
   u64 clone_flags;
 };
 
+/* The truth before the table: whoever clears a slot looks at the truth afterwards (kernel_maps.py). */
 INLINE void adopt(u32 child, u32 parent) {
-  int index = (child >> 6) & 1023;
-  u64 *word = target_bits.lookup(&index), since = bpf_ktime_get_ns();
-  if (word) *word |= 1ULL << (child & 63);
+  int index = (child >> 3) & 2047;
+  u64 *slots = target_slots.lookup(&index), since = bpf_ktime_get_ns();
   if (targets.update(&child, &since) == 0)
     tell_change(PROCESS_FORKED, child, parent);
   else
     count(LOST_TARGETS_FULL, 1);
+  if (slots) ((volatile u8 *)slots)[child & 7] = 1;
 }
 
 /* A child is a target before it runs its first instruction. Its number is the kernel's own here; what the agent's

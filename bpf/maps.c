@@ -11,8 +11,9 @@ BPF_ARRAY(settings, struct settings, 1);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 BPF_PERCPU_ARRAY(histogram, struct histogram_row, LATENCIES);
 
-/* Who is traced: a bitmap that answers "no" in a nanosecond, and the truth behind it. */
-BPF_ARRAY(target_bits, u64, 1024);
+/* Who is traced: a table that answers "no" in a nanosecond, and the truth behind it. Each number has a byte of its
+ * own, eight to an element: a byte is set in one go, while two processes of one element may be born on two CPUs. */
+BPF_ARRAY(target_slots, u64, 2048);
 BPF_HASH(targets, u32, u64, 1024);
 
 #ifdef FOLLOW_CHILDREN

@@ -25,11 +25,11 @@ INLINE bool current_ids(struct ids *ids) {
   return true;
 }
 
-/* Nearly always the bitmap says no. It knows pids modulo 65,536, so a yes may be somebody else's. */
+/* Nearly always the table says no. It knows pids modulo 16,384, so a yes may be somebody else's. */
 INLINE bool may_be_target(u32 pid) {
-  int index = (pid >> 6) & 1023;
-  u64 *word = target_bits.lookup(&index);
-  return word && *word >> (pid & 63) & 1;
+  int index = (pid >> 3) & 2047;
+  u64 *slots = target_slots.lookup(&index);
+  return slots && ((u8 *)slots)[pid & 7];
 }
 
 INLINE bool is_target(u32 pid) { return may_be_target(pid) && targets.lookup(&pid) != NULL; }

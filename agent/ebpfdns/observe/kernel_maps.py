@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 U32, U64 = struct.Struct("=I"), struct.Struct("=Q")
 #: struct given_key and struct given of bpf/maps.c
 GIVEN_KEY, GIVEN = struct.Struct("=II16s"), struct.Struct("=QQ8xQ128x")
-PID_BITS = 65_536
+#: `target_slots`: a byte for each pid modulo this, eight to an element
+PID_SLOTS = 16_384
+SLOTS_AN_ELEMENT = 8
 CALL_IS_EARLIER_AT = {name: at for name, at, _ in boundary.CALL.offsets()}["is_earlier"]
 LOOKUP_STATUS_AT = {name: at for name, at, _ in boundary.LOOKUP.offsets()}["status"]
 WAIT_RETURNS_AT = {name: at for name, at, _ in boundary.WAIT.offsets()}["returns"]
@@ -68,24 +70,32 @@ class KernelMaps:
     def add_target(self, pid: int, now_ns: int) -> None:
         """From now on this process counts."""
         self._maps["targets"].set(U32.pack(pid), U64.pack(now_ns))
-        self._set_bit(pid, is_set=True)
+        self._tell_slots(pid)
 
     def remove_target(self, pid: int) -> None:
         """It does not count any more."""
         self._maps["targets"].remove(U32.pack(pid))
-        others = {
-            U32.unpack_from(keys, 4 * i)[0]
-            for keys, _, n in [self._maps["targets"].items()]
-            for i in range(n)
-        }
-        if not any(other % PID_BITS == pid % PID_BITS for other in others):
-            self._set_bit(pid, is_set=False)
+        self._tell_slots(pid)
 
-    def _set_bit(self, pid: int, *, is_set: bool) -> None:
-        index = U32.pack((pid % PID_BITS) >> 6)
-        word = U64.unpack(self._maps["target_bits"].get(index) or bytes(8))[0]
-        bit = 1 << (pid & 63)
-        self._maps["target_bits"].set(index, U64.pack(word | bit if is_set else word & ~bit))
+    def _tell_slots(self, pid: int) -> None:
+        """Bring the pid's element of `target_slots` in line with `targets`.
+
+        An element is written as a whole, and the kernel may set a byte meanwhile, for a child that is born
+        (`targets` first, then the byte): hence a look at `targets` afterwards, until both say the same.
+        """
+        number = pid % PID_SLOTS // SLOTS_AN_ELEMENT
+        index = U32.pack(number)
+        while self._maps["target_slots"].get(index) != (wanted := self._slots_of_targets(number)):
+            self._maps["target_slots"].set(index, wanted)
+
+    def _slots_of_targets(self, number: int) -> bytes:
+        """What an element of `target_slots` ought to be."""
+        keys, _, count = self._maps["targets"].items()
+        slots = bytearray(SLOTS_AN_ELEMENT)
+        for (pid,) in U32.iter_unpack(keys[: U32.size * count]):
+            if pid % PID_SLOTS // SLOTS_AN_ELEMENT == number:
+                slots[pid % SLOTS_AN_ELEMENT] = 1
+        return bytes(slots)
 
     # Reading.
 
