@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -164,6 +165,16 @@ def test_without_rights_the_remedy_is_named(sleeper: subprocess.Popen[bytes]) ->
     assert "try:" in done.stderr
     assert "root" in done.stderr
     assert done.stdout == ""
+
+
+def test_what_may_not_be_read_is_missing(sleeper: subprocess.Popen[bytes]) -> None:
+    """Without CAP_SYS_PTRACE the coverage says that reading the process was refused, and what it takes."""
+    without = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]
+    words = ["attach", "--pid", str(sleeper.pid), "--duration", "1ms"]
+    argv = [*without, sys.executable, "-P", "-m", "ebpfdns", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment(), check=True)
+    missing = json.loads(done.stdout.splitlines()[0])["target"]["coverage"]["missing"]
+    assert [text for text in missing if "refused" in text and "CAP_SYS_PTRACE" in text]
 
 
 @pytest.mark.parametrize(

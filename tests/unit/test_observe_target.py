@@ -61,3 +61,14 @@ def test_sockets_of_before_are_missing_where_packets_do_not_tell_whose_they_are(
     if not coverage["wire"]:
         pytest.skip("no cgroup v2 here: packets are not seen at all")
     assert (UDP_SOCKETS_BEFORE in coverage["missing"]) is not current_in_packets
+
+
+def test_refused_reading_is_said(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What /proc does not show for want of rights stands in the coverage; otherwise nothing is said."""
+    target.attach(kernel())
+    assert not [text for text in target.coverage(kernel())["missing"] if "refused" in text]
+    monkeypatch.setattr("ebpfdns.observe.processes.refusal", lambda _: "its memory")
+    target.attach(kernel())
+    [text] = [text for text in target.coverage(kernel())["missing"] if "refused" in text]
+    assert text.startswith("its memory")
+    assert "CAP_SYS_PTRACE" in text

@@ -136,6 +136,23 @@ def threads(pid: int) -> list[int]:
         return []
 
 
+def refusal(tid: int) -> str | None:
+    """What /proc does not show of a process because the agent may not trace it; None: nothing is refused."""
+    try:
+        os.readlink(f"/proc/{tid}/exe")  # noqa: PTH115 - the kernel's answer, not a path
+    except PermissionError:
+        return "its program, libraries, memory and sockets"
+    except OSError:
+        return None
+    try:
+        os.close(os.open(f"/proc/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError:
+        return "its memory"
+    except OSError:
+        return None
+    return None
+
+
 def has_seccomp_filter(pid: int) -> bool:
     """Whether its system calls pass a filter (Docker's, say): `Seccomp: 2` in /proc/PID/status."""
     return (_read_status(pid) or {}).get("Seccomp") == "2"

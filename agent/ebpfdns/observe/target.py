@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DEADLY = (
     "library calls: on this kernel (6.11 to 6.13) a return probe can kill a process that has a seccomp filter"
 )
+REFUSED = "reading it was refused (the agent needs CAP_SYS_PTRACE; for other users' also DAC_READ_SEARCH)"
 #: From 6.10 on each packet tells who sends it.
 UDP_SOCKETS_BEFORE = "DNS packets on UDP sockets that were connected before (seen from Linux 6.10 on)"
 
@@ -40,11 +41,13 @@ class Target:
         self.libraries: list[libraries.Library] = []
         self._wire_loss: str | None = "DNS packets: not looked for yet"
         self._failures: list[str] = []
+        self._refused: str | None = None
 
     def attach(self, kernel: Kernel) -> bool:
         """Probe what it has mapped now and see its packets; whether anything is new."""
         self.process = processes.read_process(self.pid)
         self._refuse_other_numbers(kernel)
+        self._refused = processes.refusal(self.process.alive_tid)
         found = libraries.find_libraries(self.process)
         known = {(library.device, library.inode) for library in self.libraries}
         is_new = {(library.device, library.inode) for library in found} != known
@@ -112,6 +115,8 @@ class Target:
             missing.append(
                 "library calls: no libc functions found in it; lookups are known from packets only"
             )
+        if self._refused is not None:
+            missing.append(f"{self._refused}: {REFUSED}")
         missing += self._failures + kernel.losses + ([self._wire_loss] if self._wire_loss else [])
         if self._wire_loss is None and not kernel.variant.current_in_packets:
             missing.append(UDP_SOCKETS_BEFORE)
