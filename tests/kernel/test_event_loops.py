@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root")]
 
 WORKLOADS = Path(__file__).resolve().parents[1] / "workloads"
+ASYNCIO = (sys.executable, "-m", "ebpfdns.lab.asyncio_target", "--name", "www.lab.test")
 AWAY_MS = 1310
 #: from the answer until somebody reads it, on a machine that is busy
 SOON_MS = 250
@@ -95,7 +96,7 @@ def test_a_loop_in_c_that_is_away(binary: Path, kind: str, away: str, syscall: s
 @pytest.mark.parametrize(("away", "syscall"), [("sleep", "clock_nanosleep"), ("busy", None)])
 def test_asyncio_with_a_resolver_of_its_own(away: str, syscall: str | None) -> None:
     """An asyncio program asks by a datagram, and a callback blocks the only thread."""
-    argv = [sys.executable, WORKLOADS / "asyncio_lookup.py", "--away", away, "--away-ms", AWAY_MS]
+    argv = [*ASYNCIO, "--away", away, "--away-ms", AWAY_MS]
     check_unread_answer(play(FAULTS["healthy"], {"loop": argv}), "epoll", syscall)
 
 

@@ -45,6 +45,7 @@ class Story(NamedTuple):
     options: str = "timeout:2 attempts:1"  # of resolv.conf
     agent_words: tuple[str, ...] = ("--all",)
     stops_at: str = ""  # a kind of line, or a cause, after whose third its program is killed
+    workload: str = "lookup"  # which of ours
     program: tuple[str, ...] = ()  # instead of ours
     name: str = "www.lab.test"
     stuck_after: str = "500ms"
@@ -66,6 +67,8 @@ STORIES = {
     "local_firewall": Story("local_firewall"),
     "one_reply_lost": Story("one_reply_lost", options="timeout:1 attempts:1"),
     "late_reply": Story("late_reply", options="timeout:1 attempts:2"),
+    "reply_not_read": Story("healthy", workload="eventloop", words=("--away", "lock", "--away-ms", "2300")),
+    "target_stopped": Story("healthy", workload="eventloop", words=("--away", "stop", "--away-ms", "1300")),
     "threads": Story(
         "silent",
         words=("--threads", "3", "--unique", "--api", "gethostbyname"),
@@ -112,7 +115,8 @@ def record(name: str, story: Story, programs: dict[str, Path]) -> None:
     fault = late_reply(1700) if story.fault == "late_reply" else FAULTS[story.fault]
     recording = HERE / f"{name}.rec"
     with Sandbox() as sandbox, fault.setup(sandbox, options=story.options):
-        ours = [neutral(sandbox, programs[f"lookup-{story.libc}"]), "--name", story.name, *story.words]
+        binary = neutral(sandbox, programs[f"{story.workload}-{story.libc}"], story.workload)
+        ours = [binary, "--name", story.name, *story.words]
         environment = plain_environment() | dict(fault.environment)
         program = Program(sandbox, story.program or ours, env=environment)
         if story.descriptors is not None:
@@ -135,11 +139,11 @@ def cause_of(line: dict[str, Any]) -> str | None:
     return found
 
 
-def neutral(sandbox: Sandbox, program: Path) -> str:
+def neutral(sandbox: Sandbox, program: Path, name: str) -> str:
     """A copy of the program with the same path on every machine, in the sandbox's own memory."""
     assert sandbox.popen(["mount", "-t", "tmpfs", "none", "/opt"]).wait() == 0
-    shutil.copy(program, sandbox.root / "opt/lookup")
-    return "/opt/lookup"
+    shutil.copy(program, sandbox.root / "opt" / name)
+    return f"/opt/{name}"
 
 
 if __name__ == "__main__":

@@ -64,9 +64,23 @@ def test_connect_is_told_with_its_address() -> None:
 
 def test_a_kind_unknown_here_is_told_by_its_own_message() -> None:
     """A kind of line that the demo has no words for is introduced by the agent's message."""
-    assert story.before({"event": "event_loop_stall", "message": "it did not come back"}) == [
-        "it did not come back"
-    ]
+    assert story.before({"event": "news", "message": "it did not come back"}) == ["it did not come back"]
+
+
+@pytest.mark.parametrize(
+    ("syscall", "held_up", "words"),
+    [
+        ("futex", "www.lab.test", "www.lab.test waits there, and it sits in futex"),
+        (None, None, "something else"),
+    ],
+)
+def test_a_stall_is_told_with_what_waits(syscall: str | None, held_up: str | None, words: str) -> None:
+    """The words before an event_loop_stall line say for how long, what waits, and what the thread does."""
+    lookup = {"id": "7-1", "name": held_up} if held_up else None
+    loop = {"away_ms": 1500.0, "doing": {"syscall": syscall}, "lookup": lookup}
+    told = "\n".join(story.before({"event": "event_loop_stall", "event_loop": loop}))
+    assert "1.5 s" in told
+    assert words in told
 
 
 @given(

@@ -333,10 +333,10 @@ def test_a_throttled_process() -> None:
         assert (first["throttled_ms"], first["interval_ms"]) == (None, None)
         assert (first["quota_us"], first["period_us"]) == (5000, 100_000)
         second = first
-        while not second["throttled_ms"]:
+        # Where others want the processor too, it is some time until the limit is what holds it.
+        while (second["throttled_ms"] or 0) <= (second["interval_ms"] or 0) / 2:
             second = watch.facts(program.pid)["cpu"] or second
         assert second["interval_ms"] >= 200
-        assert second["throttled_ms"] > second["interval_ms"] / 2
 
 
 @needs_root

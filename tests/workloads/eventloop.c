@@ -17,6 +17,7 @@
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 
 #include "workload.h"
 
@@ -43,6 +44,15 @@ static void be_away(void) {
     if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
     pthread_mutex_lock(&lock);
     pthread_mutex_timedlock(&lock, &until);
+  } else if (strcmp(options.away, "stop") == 0) {
+    pid_t self = getpid();
+    if (fork() == 0) {
+      pause_us(options.away_ms * 1000);
+      kill(self, SIGCONT);
+      _exit(0);
+    }
+    raise(SIGSTOP);
+    wait(NULL);
   }
   while (ms_since(start_ns) < (double)options.away_ms) spun++;
 }
@@ -92,23 +102,36 @@ static size_t write_question(uint8_t *message, uint16_t id) {
   return (size_t)(at - message) + sizeof tail;
 }
 
+static void watch(int fd) {
+  struct epoll_event wanted = {.events = EPOLLIN, .data.fd = fd};
+  if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &wanted) != 0) die(1, "epoll_ctl: %s", strerror(errno));
+}
+
+/* Two pipes that stay silent; the second one's place is taken by the DNS socket later. */
 static void set_up(void) {
+  int other_fds[2];
+  if (pipe(pipe_fds) != 0 || pipe(other_fds) != 0) die(1, "pipe: %s", strerror(errno));
+  epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+  dns_fd = other_fds[0];
+  watch(pipe_fds[0]);
+  watch(dns_fd);
+}
+
+static void open_dns_socket(void) {
+  epoll_ctl(epoll_fd, EPOLL_CTL_DEL, dns_fd, NULL);
+  close(dns_fd);
   dns_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons(DNS_PORT)};
   inet_pton(AF_INET, options.server, &server.sin_addr);
   if (connect(dns_fd, (struct sockaddr *)&server, sizeof server) != 0) die(1, "connect: %s", strerror(errno));
-  if (pipe(pipe_fds) != 0) die(1, "pipe: %s", strerror(errno));
-  epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-  struct epoll_event wanted = {.events = EPOLLIN, .data.fd = dns_fd};
-  epoll_ctl(epoll_fd, EPOLL_CTL_ADD, dns_fd, &wanted);
-  wanted.data.fd = pipe_fds[0];
-  epoll_ctl(epoll_fd, EPOLL_CTL_ADD, pipe_fds[0], &wanted);
+  watch(dns_fd);
 }
 
 static void run_loop(void) {
   set_up();
   ready_then_go(options.ready_file, NULL);
   while (options.go_file && access(options.go_file, F_OK) != 0) turn();
+  open_dns_socket();
   for (long i = 0; i < 3; i++) turn(); /* whoever began to watch meanwhile knows it as a loop */
   uint8_t message[MESSAGE_BYTES];
   uint64_t start_ns = now_ns();
@@ -162,7 +185,7 @@ int main(int argc, char **argv) {
       case QUERIES: options.queries = number(optarg); break;
       case READY: options.ready_file = optarg; break;
       case GO: options.go_file = optarg; break;
-      default: die(EXIT_USAGE, "eventloop --loop epoll|poll|select|none --away busy|sleep|lock --away-ms MS\n");
+      default: die(EXIT_USAGE, "eventloop --loop epoll|poll|select|none --away busy|sleep|lock|stop --away-ms MS\n");
     }
   }
   if (strcmp(options.loop, "none") == 0)

@@ -27,6 +27,8 @@ UNEXPLAINED = Cause(
 
 #: What these say of a lookup follows from its questions, and the end has seen all of them.
 KNOWN_BETTER = frozenset(entry.id for entry in CATALOGUE if entry.about_silence or entry.last_resort)
+#: What these say at the end lacks the look at the thread: what was said before is as true.
+LESS_KNOWN = frozenset({"reply_not_read"})
 
 
 #: What a look at the other end of a wait has shown, and its end does not refute.
@@ -53,6 +55,8 @@ def at_the_end(situation: Situation, last: Cause | None) -> Cause | None:
         return last if found is None or found.id in KNOWN_BETTER else found
     if last is not None and found is not None and found.id == last.id and not situation.lost:
         return _with_proofs(found, last)
+    if last is not None and found is not None and found.id in LESS_KNOWN and last.id not in KNOWN_BETTER:
+        return last
     if last is None or (found is not None and found.id != "unknown"):
         return found
     return found if _is_outdated(last, situation) else last

@@ -85,6 +85,20 @@ def _source(name: str, hosts: str, package: str) -> Callable[[Sandbox], None]:
 
 LOCAL_FAULTS = (
     Fault(
+        name="target_stopped",
+        sentence="The program is stopped by a signal before its answer comes, and goes on seconds later.",
+        servers=(ServerPlan((topology.SERVER_1,), ({**_GOOD[0], "delay_ms": 600},)),),
+        expected_cause="target_stopped",
+        program=("rude_target", "--way", "stopped"),
+    ),
+    Fault(
+        name="reply_not_read",
+        sentence="An asyncio program asks the server itself, then sleeps; nobody reads the answer.",
+        servers=_WORKS,
+        expected_cause="reply_not_read",
+        program=("asyncio_target", "--away-ms", "4000"),
+    ),
+    Fault(
         name="gethostbyname_serialized",
         sentence="Two threads call gethostbyname at a silent server; libc lets only one in.",
         servers=_SILENT,

@@ -131,6 +131,15 @@ def _connect(line: Line) -> list[str]:
     return [f"The connect to {_server(line)} has ended after {took}: {how}."]
 
 
+def _event_loop_stall(line: Line) -> list[str]:
+    """A thread does not come back to its event loop."""
+    away, syscall = _duration(_at(line, "event_loop", "away_ms")), _at(line, "event_loop", "doing", "syscall")
+    held_up = _at(line, "event_loop", "lookup", "name")
+    what = f"the answer for {held_up} waits there" if held_up else "something waits there"
+    doing = f"it sits in {syscall}" if syscall else "it does something else"
+    return [f"The program's thread has not come back to its event loop for {away}; {what}, and {doing}."]
+
+
 def _stats(line: Line) -> list[str]:
     """The agent's own counters."""
     cpu_ms = _at(line, "stats", "agent", "cpu_ms")
@@ -150,6 +159,7 @@ TELLERS: dict[str, Callable[[Line], list[str]]] = {
     "lookup": _lookup,
     "connect_stuck": _connect_stuck,
     "connect": _connect,
+    "event_loop_stall": _event_loop_stall,
     "stats": _stats,
     "lost": _lost,
 }
