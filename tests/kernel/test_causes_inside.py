@@ -6,6 +6,8 @@ import os
 import resource
 import shutil
 import signal
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,13 +16,16 @@ from node import STARVED
 from play import SHORT, SOON
 from program import Program, of_this_machine
 
-from ebpfdns.lab.faults import FAULTS
+from ebpfdns.lab.fault import Fault, ServerPlan, StuckDaemon
+from ebpfdns.lab.faults import FAULTS, GOOD_ANSWER
 from ebpfdns.lab.local_faults import MODULES, build_slow_module, nsswitch, write_huge_hosts
 from ebpfdns.lab.namespace import plain_environment
+from ebpfdns.lab.topology import SERVER_1
+from ebpfdns.observe import syscalls
+from ebpfdns.observe.processes import descendants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from ebpfdns.lab.namespace import Sandbox
 
@@ -169,6 +174,27 @@ def test_lock_that_a_fork_left(sandbox: Sandbox, programs: dict[str, Path]) -> N
     assert {told["cause"]["id"] for told in of(lines, "lookup_stuck", program.pid)} == {"ns_silent"}
 
 
+def test_child_that_is_stuck_already(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """A child that waits for such a lock before tracing begins is recognised by its stack, and told why."""
+    with FAULTS["silent"].setup(sandbox, options="timeout:5 attempts:1"):
+        program = parent_of(sandbox, programs, "gethostbyname")
+        program.go()
+        while not (children := descendants(program.pid)) or not waits_for_lock(children[0]):
+            time.sleep(0.002)
+        with Agent("attach", "--pid", children[0]) as agent:
+            (line,) = agent.wait_for(lambda line: line["event"] == "lookup_stuck")
+            (sure,) = agent.wait_for(lambda line: line.get("cause", {}).get("confidence") == "confirmed")
+            os.kill(children[0], signal.SIGKILL)
+            agent.finish()
+    assert line["lookup"]["since"] == "before_attach"
+    assert (line["cause"]["id"], sure["cause"]["id"]) == ("fork_lock_inherited",) * 2
+    assert facts(sure)[:2] == ["forked_without_exec", "futex_wait_no_timeout"]
+
+
+def waits_for_lock(pid: int) -> bool:
+    return syscalls.parse_call(Path(f"/proc/{pid}/syscall").read_text()).name == "futex"
+
+
 def test_fork_without_a_lock(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     """A child whose function has no lock asks by itself, and its server is the cause."""
     with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1"):
@@ -198,6 +224,22 @@ def test_source_before_dns(sandbox: Sandbox, programs: dict[str, Path]) -> None:
         assert line["lookup"]["queries"] == []
     ended = of(lines, "lookup")[0]
     assert (ended["lookup"]["status"], ended["cause"]["id"]) == ("ok", "nsswitch_order_stall")
+
+
+def test_source_that_waits_for_its_daemon(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """A name source that waits for a peer of its own, the only one before dns, is the cause for sure."""
+    daemon = StuckDaemon(("--unix", "/run/slow/socket"))
+    works = Fault("own", "The test's own.", servers=(daemon, ServerPlan((SERVER_1,), (GOOD_ANSWER,))))
+    with works.setup(sandbox, options=SHORT) as running:
+        program = with_module(sandbox, programs, "files slow dns")
+        with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
+            program.go()
+            (line,) = agent.wait_for(lambda line: line.get("lookup", {}).get("update") == 3)
+            running.servers[0].kill()  # the source gives up, and dns is asked
+            lines = agent.finish()
+    assert (line["cause"]["id"], line["cause"]["confidence"]) == ("nsswitch_order_stall", "confirmed")
+    assert {"nss_source_before_dns", "unix_peer_waited_for"} <= set(facts(line))
+    assert {cause for cause, _ in verdicts(lines, "lookup")} == {"nsswitch_order_stall"}
 
 
 def test_source_after_dns(sandbox: Sandbox, programs: dict[str, Path]) -> None:

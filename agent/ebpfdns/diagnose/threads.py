@@ -74,5 +74,5 @@ def _socket(facts: Mapping[str, Any]) -> Socket:
         rx_queue_bytes=facts.get("rx_queue_bytes"),
         tx_queue_bytes=facts.get("tx_queue_bytes"),
         retransmits=facts.get("retransmits"),
-        path=facts.get("path"),
+        path=facts.get("path") or (facts.get("peer") or {}).get("path"),
     )

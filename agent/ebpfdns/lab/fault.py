@@ -101,6 +101,7 @@ class Fault:
     name_asked: str = topology.NAME
     #: the module of the lab that looks up, with words of its own; only `target` tells what came of it
     program: tuple[str, ...] = ("target",)
+    command: tuple[str, ...] = ()  # instead: a program that takes the same options
     environment: tuple[tuple[str, str], ...] = ()  # of the program
     prepare: Callable[[Sandbox], None] | None = None  # further files
 

@@ -83,6 +83,28 @@ def _source(name: str, hosts: str, package: str) -> Callable[[Sandbox], None]:
     return write
 
 
+#: Three names at once, of which libuv lets two be looked up.
+QUEUED_IN_NODE = """
+const fs = require('fs'), dns = require('dns');
+const file = (option) => process.argv[process.argv.indexOf(option) + 1];
+fs.writeFileSync(file('--ready-file'), '');
+const waiting = setInterval(() => {
+  if (!fs.existsSync(file('--go-file'))) return;
+  clearInterval(waiting);
+  const began = Date.now();
+  let left = 3;
+  const result = (error) => ({ok: false, addresses: [], error: error.code, lookup_ms: Date.now() - began});
+  const done = (error) => { if (--left == 0) console.log(JSON.stringify(result(error))); };
+  for (let i = 0; i < 3; i++) dns.lookup(`n${i}.${file('--name')}`, done);
+}, 5);
+"""
+
+
+def _needs_node(_sandbox: Sandbox) -> None:
+    if shutil.which("node") is None:
+        raise HostCannotTraceError("there is no node here", remedy="apt-get install nodejs")
+
+
 LOCAL_FAULTS = (
     Fault(
         name="target_stopped",
@@ -97,6 +119,15 @@ LOCAL_FAULTS = (
         servers=_WORKS,
         expected_cause="reply_not_read",
         program=("asyncio_target", "--away-ms", "4000"),
+    ),
+    Fault(
+        name="threadpool_starved",
+        sentence="A program of Node looks three names up at a silent server; its thread pool takes two.",
+        servers=_SILENT,
+        expected_cause="threadpool_starved",
+        on_the_way=("ns_silent",),  # of those that hold the pool
+        command=("node", "-e", QUEUED_IN_NODE, "--"),
+        prepare=_needs_node,
     ),
     Fault(
         name="gethostbyname_serialized",

@@ -1,16 +1,28 @@
-/* A name source for glibc that takes its time and knows nothing: libnss_slow.so.2. */
+/* A name source for glibc that takes its time and knows nothing: libnss_slow.so.2.
+ * It asks a daemon if there is one, and waits for its answer; without one it sleeps. */
 #include <errno.h>
 #include <netdb.h>
 #include <nss.h>
 #include <stdint.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define SLEEPS_S 4
+#define DAEMON "/run/slow/socket"
 
 struct gaih_addrtuple;
 
+static void wait_for_daemon(void) {
+  struct sockaddr_un there = {.sun_family = AF_UNIX, .sun_path = DAEMON};
+  char answer;
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (connect(fd, (struct sockaddr *)&there, sizeof there) != 0 || read(fd, &answer, 1) < 0) sleep(SLEEPS_S);
+  close(fd);
+}
+
 static enum nss_status find_nothing(int *error, int *h_error) {
-  sleep(SLEEPS_S);
+  wait_for_daemon();
   *error = ENOENT;
   *h_error = HOST_NOT_FOUND;
   return NSS_STATUS_NOTFOUND;

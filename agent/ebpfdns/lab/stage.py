@@ -73,6 +73,7 @@ PLANS = {
     "fork_lock_inherited": Plan("timeout:2 attempts:1", follows=True),
     "hosts_file_huge": Plan(stuck_after="50ms"),
     "nscd_stall": Plan(reports=2),
+    "threadpool_starved": Plan("timeout:2 attempts:1"),
     "resolved_ipc_stall": Plan(reports=2),
     "avahi_stall": Plan(reports=2),
 }
@@ -123,7 +124,10 @@ class Stage:
         connect += ["--tls"] if self._fault.uses_tls else []
         files = ("--ready-file", str(ready_file), "--go-file", str(self._go_file))
         module, *words = self._fault.program
-        argv = bare_python(module, *words, "--name", self._fault.name_asked, *connect, *files)
+        options = ["--name", self._fault.name_asked, *connect, *files]
+        argv = (
+            [*self._fault.command, *options] if self._fault.command else bare_python(module, *words, *options)
+        )
         environment = plain_environment() | dict(self._fault.environment)
         pipe = subprocess.PIPE
         return sandbox.popen(
