@@ -131,8 +131,8 @@ static void run_loop(void) {
   set_up();
   ready_then_go(options.ready_file, NULL);
   while (options.go_file && access(options.go_file, F_OK) != 0) turn();
-  open_dns_socket();
   for (long i = 0; i < 3; i++) turn(); /* whoever began to watch meanwhile knows it as a loop */
+  open_dns_socket();
   uint8_t message[MESSAGE_BYTES];
   uint64_t start_ns = now_ns();
   long answered = 0;

@@ -20,6 +20,8 @@ from ebpfdns.observe.sockets import read_sockets
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ebpfdns.observe.unix_queues import UnixQueues
+
     Facts = dict[str, Any]
 
 MAX_MEMBERS = 256
@@ -69,11 +71,14 @@ def of_select(bits: int) -> list[Member]:
     return [Member(fd) for fd in range(SELECT_BITS) if bits >> fd & 1]
 
 
-def ready(tid: int, members: Iterable[Member]) -> list[Facts]:
+def ready(tid: int, members: Iterable[Member], unix_queues: UnixQueues) -> list[Facts]:
     """Those that are ready, with what is known of each."""
     links = {member: _link(tid, member.fd) for member in members}
     inodes = {member: int(match[1]) for member, link in links.items() if (match := _SOCKET.fullmatch(link))}
     sockets = read_sockets(tid, frozenset(inodes.values()))
+    of_unix = {inode for inode, facts in sockets.items() if facts["kind"] == "unix"}
+    for inode, unread in unix_queues.read(tid, of_unix).items():
+        sockets[inode]["rx_queue_bytes"] = unread
     found: list[Facts] = []
     for member, link in links.items():
         if member in inodes:

@@ -19,6 +19,7 @@ from ebpfdns.observe import cgroup_cpu, loop_members, receive_queues, snapshot
 from ebpfdns.observe.leftovers import ANY_AGE_NS
 from ebpfdns.observe.processes import thread_name
 from ebpfdns.observe.syscalls import EPOLL_WAITS
+from ebpfdns.observe.unix_queues import UnixQueues
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -67,6 +68,7 @@ class LoopWatch:
         self._alive_tid = alive_tid
         self._stuck_after_ns = stuck_after_ns
         self._watched: dict[int, _Watched] = {}
+        self._unix_queues = UnixQueues()
         self.cadence_ns = max(SHORTEST_NS, min(CADENCE_NS, stuck_after_ns // 4))
 
     def look(self, now_ns: int, wall_ns: int) -> items.Stalls | None:
@@ -124,7 +126,7 @@ class LoopWatch:
             return None
         tid = self._alive_tid(wait.pid)
         lookups = self._unread_lookups(one.key)
-        found = loop_members.ready(tid, _members(tid, wait))
+        found = loop_members.ready(tid, _members(tid, wait), self._unix_queues)
         found += _unread_sockets(tid, lookups, {facts["fd"] for facts in found})
         watched.first_ready_ns = {
             facts["fd"]: watched.first_ready_ns.get(facts["fd"], now_ns) for facts in found

@@ -34,6 +34,7 @@ def rule(case: LookupCase) -> Cause | None:
     unread_ns = case.at_ns - (unread.reply_ns or 0)
     queue = _queue(case, unread)
     is_seen = bool(queue) and case.thread is not None and case.lookup.unexpected_replies == 0
+    is_seen = is_seen and _is_cpu_known(case)
     elsewhere = _elsewhere(case)
     return Cause(
         "reply_not_read",
@@ -159,6 +160,12 @@ def _loop_evidence(case: LookupCase) -> tuple[Evidence, ...]:
         "away_ms": milliseconds(away_ns),
     }
     return (Evidence("event_loop_away", text, numbers),)
+
+
+def _is_cpu_known(case: LookupCase) -> bool:
+    """Whether a CPU limit, if there is one, is known not to be what keeps the thread from reading."""
+    cpu = (case.situation.process or {}).get("cpu") or {}
+    return not cpu.get("quota_us") or cpu.get("throttled_ms") is not None
 
 
 def _cpu_evidence(case: LookupCase) -> tuple[Evidence, ...]:
