@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ebpfdns.correlate import earlier, items
+from ebpfdns.correlate import children, earlier, items
 from ebpfdns.correlate.absences import Absences
 from ebpfdns.correlate.last_words import LastWords, Told
 from ebpfdns.correlate.losses import REMEDIES, LossBook
@@ -156,6 +156,35 @@ class Pipeline:
         )
         return [line | {"event_loop": found}]
 
+    def _on_children(self, item: items.Children) -> list[Event]:
+        """Lookups of processes that are not traced themselves."""
+        lines: list[Event] = []
+        for child in item.lookups:
+            self._around.know_child(child.pid, child.process)
+            lookup = self._redacted(self._with(child.thread, children.lookup_of(child)))
+            name = _name(lookup)
+            tracked = self._tracker.is_open(
+                name, child.pid, item.now_ns, item.wall_ns, at_once=True, is_counted=False
+            )
+            if tracked is not None:
+                lines.append(self._child_line(item, child, lookup, tracked))
+        for child in item.ended:
+            lines += self._ends(item, children.ended(child))
+        return lines
+
+    def _child_line(
+        self, item: items.Children, child: items.ChildLookup, lookup: Lookup, tracked: Tracked
+    ) -> Event:
+        situation = replace(
+            self._situation(item, lookup), thread=child.thread, parent=children.parent_of(child)
+        )
+        cause = conclusion.while_open(situation)
+        self._last.keep(_name(lookup), Told(tracked.id, lookup, cause))
+        waiting_on = events.waiting_on(child.thread, None, item.now_ns)
+        about = {"now_ns": item.now_ns, "update": tracked.updates, "wait": None, "waiting_on": waiting_on}
+        message = sentences.in_flight(lookup, item.now_ns, cause)
+        return self._line(item, "_stuck", lookup, tracked, message, cause, about)
+
     def _on_lost(self, item: items.Lost) -> list[Event]:
         return self._loss_lines(item, self._losses.update(item.now_ns, item.totals))
 
@@ -191,7 +220,9 @@ class Pipeline:
         """With what the look at its thread, and its last line, know of one that began before tracing."""
         if not lookup.before_attach:
             return lookup
-        facts = item.threads.get(str(lookup.tid)) if isinstance(item, items.Scan) else None
+        return self._with(item.threads.get(str(lookup.tid)) if isinstance(item, items.Scan) else None, lookup)
+
+    def _with(self, facts: dict[str, Any] | None, lookup: Lookup) -> Lookup:
         told = self._last.of(_name(lookup))
         before = told.thing if told and isinstance(told.thing, Lookup) else None
         return earlier.completed(lookup, facts, before)

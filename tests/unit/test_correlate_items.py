@@ -42,6 +42,19 @@ STALLS = st.builds(
     throttled_ns=st.none() | NS,
     lookups=st.lists(st.binary(), max_size=3),
 )
+CHILDREN = st.builds(
+    items.ChildLookup,
+    key=NS,
+    parent_pid=NS,
+    parent_name=st.none() | TEXT,
+    parent_syscall=st.none() | TEXT,
+    pid=NS,
+    tid=NS,
+    found_ns=NS,
+    seen_ns=NS,
+    process=FACTS,
+    thread=FACTS,
+)
 NAMES = st.tuples(st.sampled_from(("lookup", "connect")), NS, NS)
 BYTES = st.lists(st.binary(max_size=30), max_size=3)
 ROW = st.lists(NS, min_size=1 + boundary.HISTOGRAM_BUCKETS, max_size=1 + boundary.HISTOGRAM_BUCKETS)
@@ -60,6 +73,7 @@ VALUES = {
     ),
     "list[bytes]": BYTES,
     "list[Stall]": st.lists(STALLS, max_size=3),
+    "list[ChildLookup]": st.lists(CHILDREN, max_size=3),
     "list[OpenCall]": st.lists(CALLS, max_size=3),
     "list[Name] | None": st.none() | st.lists(NAMES, max_size=3),
     "Losses": st.dictionaries(TEXT.filter(lambda key: key != "b64"), NS, max_size=3),

@@ -47,10 +47,12 @@ def snapshot(pid: int = ME, *nameservers: str) -> dict[str, Any]:
 def waiting(*argv: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A program that says a line when it is ready, until the end of the `with`."""
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.PIPE, **options) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline()
-        yield program
-        program.kill()
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline()
+            yield program
+        finally:
+            program.kill()
 
 
 # The whole.
@@ -305,27 +307,24 @@ def test_both_kinds_of_cpu_stat() -> None:
 
 
 @contextlib.contextmanager
-def cgroup(tree: Path, pid: int) -> Iterator[Path]:
-    """A cgroup of the test's own with this process in it."""
+def cgroup(tree: Path) -> Iterator[Path]:
+    """A cgroup of the test's own; what was put in has to have ended by its end."""
     if not (tree / "cgroup.procs").exists():
         pytest.skip(f"{tree} is not mounted here")
     directory = tree / f"ebpfdns-test-{ME}"
     directory.mkdir()
     try:
-        (directory / "cgroup.procs").write_text(str(pid))
         yield directory
     finally:
-        (tree / "cgroup.procs").write_text(str(pid))
         directory.rmdir()
 
 
 @needs_root
 def test_a_throttled_process() -> None:
     """How long a cgroup had to wait for its next period, of the time between two looks; and its limit."""
-    with (
-        waiting("sh", "-c", "echo ready; while :; do :; done") as program,
-        cgroup(V1_CPU, program.pid) as directory,
-    ):
+    busy = waiting("sh", "-c", "echo ready; while :; do :; done")
+    with cgroup(V1_CPU) as directory, busy as program:
+        (directory / "cgroup.procs").write_text(str(program.pid))
         (directory / "cpu.cfs_period_us").write_text("100000")
         (directory / "cpu.cfs_quota_us").write_text("5000")
         watch = CpuWatch()
@@ -342,10 +341,9 @@ def test_a_throttled_process() -> None:
 @needs_root
 def test_a_frozen_process() -> None:
     """Frozen, and thawed again."""
-    with (
-        waiting("sh", "-c", "echo ready; read nothing") as program,
-        cgroup(FREEZER, program.pid) as directory,
-    ):
+    idle = waiting("sh", "-c", "echo ready; read nothing")
+    with cgroup(FREEZER) as directory, idle as program:
+        (directory / "cgroup.procs").write_text(str(program.pid))
         assert CpuWatch().facts(program.pid)["frozen"] is False
         (directory / "freezer.state").write_text("FROZEN")
         try:

@@ -126,6 +126,30 @@ class Stalls(Item):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChildLookup:
+    """A thread of a target's child that was found inside a lookup; the child is not traced."""
+
+    key: int
+    parent_pid: int  # the target
+    parent_name: str | None
+    parent_syscall: str | None
+    pid: int
+    tid: int
+    found_ns: int
+    seen_ns: int
+    process: dict[str, Any]  # as in the event lines
+    thread: dict[str, Any]  # its snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Children(Item):
+    """Lookups in children: those that are open, and those that were and are not any more."""
+
+    lookups: list[ChildLookup] = field(default_factory=list)
+    ended: list[ChildLookup] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lost(Item):
     """Loss counters have moved: totals since the start."""
 
@@ -141,9 +165,8 @@ class Stats(Item):
     agent: dict[str, Any]
 
 
-ITEMS: dict[str, type[Item]] = {
-    kind.__name__.lower(): kind for kind in (Started, Attached, Gone, Frames, Scan, Stalls, Lost, Stats)
-}
+_KINDS = (Started, Attached, Gone, Frames, Scan, Stalls, Children, Lost, Stats)
+ITEMS: dict[str, type[Item]] = {kind.__name__.lower(): kind for kind in _KINDS}
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:
@@ -192,6 +215,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "list[dict[str, Any]]": _list(_is(dict)),
     "list[OpenCall]": _list(_is(OpenCall)),
     "list[Stall]": _list(_is(Stall)),
+    "list[ChildLookup]": _list(_is(ChildLookup)),
     "list[Name] | None": _is_name_list,
     "Losses": _dict(_is(int)),
     # Counters are added at the end: a recording from before one was added is as good as ever.
@@ -217,6 +241,9 @@ def from_json(values: object) -> Item:
         decoded["calls"] = _each(decoded.get("calls", []), lambda call: _made(OpenCall, call))
         if decoded.get("vanished") is not None:
             decoded["vanished"] = _each(decoded["vanished"], tuple)
+    if kind is Children:
+        for name in ("lookups", "ended"):
+            decoded[name] = _each(decoded.get(name, []), lambda child: _made(ChildLookup, child))
     if kind is Stalls:
         decoded["stalls"] = _each(decoded.get("stalls", []), lambda stall: _made(Stall, stall))
     return _made(kind, decoded)
@@ -247,7 +274,7 @@ def _made(kind: type[Made], values: dict[str, Any]) -> Made:
 def _encoded(value: Any) -> Any:  # noqa: ANN401 - any JSON value, and bytes
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode()}
-    if isinstance(value, (OpenCall, Stall)):
+    if isinstance(value, (OpenCall, Stall, ChildLookup)):
         return {entry.name: _encoded(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, (list, tuple)):
         return [_encoded(entry) for entry in value]

@@ -70,16 +70,26 @@ class Tracker:
         return name[2] + (tracked.next_age_ns if tracked else self._stuck_after_ns)
 
     def is_open(
-        self, name: Name, pid: int, now_ns: int, wall_ns: int, *, at_once: bool = False
+        self,
+        name: Name,
+        pid: int,
+        now_ns: int,
+        wall_ns: int,
+        *,
+        at_once: bool = False,
+        is_counted: bool = True,
     ) -> Tracked | None:
-        """A thing was seen open: the tracked thing when a line is due, else None."""
+        """A thing was seen open: the tracked thing when a line is due, else None.
+
+        `is_counted`: the kernel has counted it as started, so that it is one of the stuck ones of those.
+        """
         if not self.is_due(name, now_ns, at_once=at_once):
             return None
         tracked = self._tracked.get(name)
         if tracked is None:
             tracked = Tracked(self.identity(name, pid), name, pid, wall_ns - (now_ns - name[2]))
             self._tracked[name] = tracked
-            self.stuck[name[0]] += 1
+            self.stuck[name[0]] += int(is_counted)
         age_ns = now_ns - name[2]
         tracked.updates += 1
         tracked.strikes = 0

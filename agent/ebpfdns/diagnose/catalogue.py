@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ebpfdns.diagnose.rules import (
     agent_blind,
     avahi_stall,
+    child_process,
     coalesced_wait,
     connect_after_dns,
     fd_exhausted,
@@ -186,7 +187,7 @@ CATALOGUE = (
         "The TCP connection is up; the TLS handshake gets no answer.",
         connect_rule=tls_stall.rule,
     ),
-    Entry("child_process", "The traced process waits for a child, which has the lookup."),
+    Entry("child_process", "The traced process waits for a child, which has the lookup.", child_process.rule),
     Entry(
         "agent_blind",
         "Probes were missing or events were lost: nothing can be said.",

@@ -12,6 +12,7 @@ from ebpfdns.diagnose import losses
 from ebpfdns.diagnose.case import A_SECOND_NS, ConnectCase, LookupCase
 from ebpfdns.diagnose.catalogue import CATALOGUE
 from ebpfdns.diagnose.cause import Evidence
+from ebpfdns.diagnose.rules import child_process
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.catalogue import Entry
@@ -39,6 +40,8 @@ def _judge_lookup(case: LookupCase) -> Cause | None:
     for entry in CATALOGUE:
         if entry.rule is None or (entry.last_resort and _is_healthy(case)):
             continue
+        if case.situation.parent is not None and entry.rule is not child_process.rule:
+            continue  # of a process that is not traced nothing else is known
         cause = entry.rule(case)
         if cause is not None:
             return _as_sure_as_seen(cause, entry, case)

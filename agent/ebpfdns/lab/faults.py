@@ -125,6 +125,13 @@ TABLE = (
         connect_port=WEB_PORT,
         uses_tls=True,
     ),
+    Fault(
+        name="child_process",
+        sentence="The program waits for its child, and the child for a server that never answers.",
+        servers=_server({"drop": True}),
+        expected_cause="child_process",
+        program=("target", "--in-child"),
+    ),
     *LOCAL_FAULTS,
 )
 

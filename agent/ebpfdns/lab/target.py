@@ -30,12 +30,17 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--connect", type=int, metavar="PORT", help="then connect to the first address")
     parser.add_argument("--tls", action="store_true", help="… and begin TLS there")
+    parser.add_argument("--in-child", action="store_true", help="let a child do it, and wait for that")
     parser.add_argument("--ready-file", metavar="FILE", help="create it when ready")
     parser.add_argument("--go-file", metavar="FILE", help="wait until it exists")
     chosen = parser.parse_args()
     if chosen.ready_file:
         os.close(os.open(chosen.ready_file, os.O_CREAT | os.O_WRONLY, 0o644))
     wait_for_go(chosen.go_file)
+    if chosen.in_child:
+        words = [word for word in sys.orig_argv[1:] if word != "--in-child"]
+        child = os.posix_spawn(sys.executable, [sys.executable, *words], dict(os.environ))
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     result, addresses = look_up(chosen.name, chosen.connect or 0)
     if chosen.connect and addresses:
         result["connect"] = connect(addresses[0], chosen.name if chosen.tls else None)

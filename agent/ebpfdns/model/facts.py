@@ -192,6 +192,15 @@ class Other:
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """The target whose child a lookup is in that is not traced itself."""
+
+    pid: int
+    name: str | None
+    syscall: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """All that a rule may look at: one lookup or connect, at one moment, with what surrounds it."""
 
@@ -206,6 +215,7 @@ class Situation:
     process: dict[str, Any] | None = None
     others: tuple[Other, ...] = ()  # the oldest first
     siblings: tuple[Sibling, ...] = ()  # of a connect's address
+    parent: Parent | None = None  # the lookup is in a child of this target
     wait: Wait | None = None  # of its thread; None: it never waited in epoll, poll or select
     #: "udp:40001" → {fd, rx_queue_bytes} of the sockets that it asked from; what is not there was not found
     queues: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -41,6 +41,7 @@ class Plan:
     end_ns: int | None
     full_scan_ns: int = 0
     sweep_ns: int = 0
+    children_ns: int = 0
     loops_ns: int = 0
     rescans: list[tuple[int, int]] = field(default_factory=list)  # (when, pid)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns.correlate import items
 from ebpfdns.model import boundary
-from ebpfdns.model.boundary import ConnectFlag, Counter, LookupFlag
+from ebpfdns.model.boundary import CHILD_BIT, ConnectFlag, Counter, LookupFlag
 from ebpfdns.observe import leftovers, memory, pool_queue, receive_queues, resolv_conf, siblings, snapshot
 from ebpfdns.observe.cgroup_cpu import CpuWatch
 from ebpfdns.observe.earlier import SURE_NS
@@ -161,7 +161,8 @@ class Scanner:
 
     def vanished(self, now_ns: int, wall_ns: int) -> items.Scan | None:
         """What was told of as open, is not open any more, and whose end no frame has told (all are fed)."""
-        gone = [name for name in self._pipeline.told_open() if name not in self.open_names]
+        told = self._pipeline.told_open()
+        gone = [name for name in told if name not in self.open_names and not name[1] & CHILD_BIT]
         is_news = gone or self._had_gone  # that one of them is back is news too
         self._had_gone = bool(gone)
         return items.Scan(now_ns=now_ns, wall_ns=wall_ns, vanished=gone) if is_news else None

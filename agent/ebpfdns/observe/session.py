@@ -18,12 +18,13 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any
 
-from ebpfdns import __version__, logs
+from ebpfdns import __version__, logs, netlink
 from ebpfdns.correlate import items
 from ebpfdns.errors import EbpfdnsError, NoSuchTargetError
 from ebpfdns.model.boundary import Counter, FrameKind
 from ebpfdns.observe import leftovers
 from ebpfdns.observe.accounts import loss_totals, own_cost
+from ebpfdns.observe.child_watch import ChildWatch
 from ebpfdns.observe.earlier import Earlier
 from ebpfdns.observe.loop_watch import LoopWatch
 from ebpfdns.observe.plan import IDLE_NS, MS, OPEN_NS, RESCAN_AFTER_MS, Plan
@@ -46,6 +47,7 @@ SWEEP_NS = 10_000 * MS
 FULL_SCAN_NS = 10_000 * MS
 FLUSH_S = 2.0
 FRAMES_A_FEED = 256
+SCANS_BEFORE_NETLINK = 3
 RESCAN_EVERY_NS = 30_000 * MS
 PROCESS_FRAME = struct.pack("=I", FrameKind.PROCESS)
 #: what has started, and all the ways to end
@@ -80,10 +82,14 @@ class Session:
         )
         self._scanner = Scanner(kernel.maps, self._pipeline, self._alive_tid, self._now, self._earlier)
         self._loops = LoopWatch(kernel.maps, self._pipeline, self._alive_tid, options.stuck_after_ns)
+        ports, stuck_after_ns = frozenset(variant.dns_ports), options.stuck_after_ns
+        # Followed children are targets themselves.
+        self._children = None if variant.follow_children else ChildWatch(ports, stuck_after_ns)
         self._poller = select.poll()
         self._dropped = 0
         self._told_losses: dict[str, int] = {}
         self._kept = 0
+        self._scans_with_open = 0
         self._execed: list[int] = []  # to be looked at again
         self._stop = False
 
@@ -173,6 +179,7 @@ class Session:
         if now_ns >= plan.scan_ns:
             is_open = self._is_anything_open() or now_ns >= plan.full_scan_ns
             if is_open:
+                self._prepare_snapshots()
                 plan.full_scan_ns = now_ns + FULL_SCAN_NS
                 self._end_leftovers()
                 self._scan(plan)
@@ -184,6 +191,9 @@ class Session:
             stalls = self._loops.look(**self._now())
             if stalls is not None:
                 self._feed(stalls)
+        if self._children is not None and now_ns >= plan.children_ns:
+            plan.children_ns = now_ns + self._children.cadence_ns
+            self._look_at_children()
         if now_ns >= plan.sweep_ns:
             plan.sweep_ns = now_ns + SWEEP_NS
             leftovers.forget_orphan_questions(self._kernel.maps)
@@ -193,6 +203,17 @@ class Session:
         if now_ns >= plan.stats_ns:
             plan.stats_ns += self._options.stats_every_ns
             self._stats()
+
+    def _prepare_snapshots(self) -> None:
+        """Snapshots ask the kernel by netlink: its library is loaded once something is open for a while."""
+        self._scans_with_open += 1
+        if self._scans_with_open == SCANS_BEFORE_NETLINK:
+            netlink.load_beside()
+
+    def _look_at_children(self) -> None:
+        seen = self._children.look(self._targets, **self._now()) if self._children else None
+        if seen is not None:
+            self._feed(seen)
 
     def _is_anything_open(self) -> bool:
         totals = self._kernel.maps.counters()
@@ -322,6 +343,7 @@ class Session:
 
     def _release(self, pid: int, status: str) -> None:
         target = self._targets.pop(pid)
+        self._look_at_children()
         self._feed(items.Gone(**self._now(), pid=pid, status=status))
         with contextlib.suppress(OSError):
             self._kernel.maps.remove_target(pid)

@@ -135,14 +135,7 @@ class Target:
 
     def identity(self) -> dict[str, Any]:
         """`process` of the event lines."""
-        process = self.process
-        found: dict[str, Any] = {"pid": process.pid}
-        if process.vpid != process.pid:
-            found["vpid"] = process.vpid
-        path = None if process.exe is None else printable_text(process.exe)
-        found["executable"] = {"name": printable_text(process.name), "path": path}
-        found["start_time"] = rfc3339(process.start_wall_ns)
-        return found
+        return identity_of(self.process)
 
     def around(self) -> dict[str, Any]:
         """`container` and `k8s` of the event lines, where known."""
@@ -160,3 +153,14 @@ class Target:
         """Let go of the pidfd."""
         with contextlib.suppress(OSError):
             os.close(self.pidfd)
+
+
+def identity_of(process: processes.Process) -> dict[str, Any]:
+    """`process` of the event lines."""
+    found: dict[str, Any] = {"pid": process.pid}
+    if process.vpid != process.pid:
+        found["vpid"] = process.vpid
+    path = None if process.exe is None else printable_text(process.exe)
+    found["executable"] = {"name": printable_text(process.name), "path": path}
+    found["start_time"] = rfc3339(process.start_wall_ns)
+    return found

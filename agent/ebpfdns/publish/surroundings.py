@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from ebpfdns.publish.events import Event
 
 
+REMEMBERED_CHILDREN = 1024
+
+
 class Surroundings:
     """The host and its traced processes."""
 
     def __init__(self, host: str = "") -> None:
         self.host = host
         self._targets: dict[int, Attached] = {}
+        self._children: dict[int, dict[str, Any]] = {}  # not traced, and yet told of
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -35,6 +39,12 @@ class Surroundings:
     def remove(self, pid: int) -> Attached | None:
         """Forget a process; what was known of it."""
         return self._targets.pop(pid, None)
+
+    def know_child(self, pid: int, process: dict[str, Any]) -> None:
+        """A process that is not traced, but whose parent is."""
+        self._children[pid] = process
+        if len(self._children) > REMEMBERED_CHILDREN:
+            self._children.pop(next(iter(self._children)))
 
     def coverage(self, pid: int) -> dict[str, Any]:
         """What can be seen of a process; nothing for one that is not known."""
@@ -68,7 +78,7 @@ class Surroundings:
         found = self.line(kind, item, message)
         target = self._targets.get(pid)
         unknown = {"pid": pid, "executable": {"name": None, "path": None}, "start_time": None}
-        found["process"] = target.process if target else unknown
+        found["process"] = target.process if target else self._children.get(pid, unknown)
         if tid:  # 0: which thread began it is not known
             found["thread"] = {"id": tid, "name": printable(name) if name else None}
         return found | (target.around if target else {})
