@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ebpfdns.correlate.items import ChildLookup
 
 
+#: In the key of such a lookup: no map of the kernel has one.
+CHILD_BIT = 1 << 60
+
+
 def lookup_of(child: ChildLookup) -> Lookup:
     """In flight, of unknown age and name."""
     return Lookup(

@@ -31,8 +31,6 @@ HISTOGRAM_SHIFT = 10
 HISTOGRAM_BUCKETS = 28
 #: in the key of a call, lookup or connect that was under way when tracing began
 EARLIER_BIT = 1 << 62
-#: … of a lookup in a child that is not traced: never in a map
-CHILD_BIT = 1 << 60
 
 
 class Layout:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns.correlate import items
+from ebpfdns.correlate.children import CHILD_BIT
 from ebpfdns.errors import NoSuchTargetError
-from ebpfdns.model.boundary import CHILD_BIT
 from ebpfdns.observe import proc_files, processes, resolver_waits, snapshot, syscalls
 from ebpfdns.observe.target import identity_of
 

@@ -11,8 +11,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns.correlate import items
+from ebpfdns.correlate.children import CHILD_BIT
 from ebpfdns.model import boundary
-from ebpfdns.model.boundary import CHILD_BIT, ConnectFlag, Counter, LookupFlag
+from ebpfdns.model.boundary import ConnectFlag, Counter, LookupFlag
 from ebpfdns.observe import leftovers, memory, pool_queue, receive_queues, resolv_conf, siblings, snapshot
 from ebpfdns.observe.cgroup_cpu import CpuWatch
 from ebpfdns.observe.earlier import SURE_NS
