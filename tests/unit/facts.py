@@ -9,6 +9,7 @@ import header
 from header import number, packed
 
 from ebpfdns.correlate import items
+from ebpfdns.correlate.children import CHILD_BIT
 from ebpfdns.model import boundary
 
 S, MS = 1_000_000_000, 1_000_000
@@ -166,6 +167,23 @@ def stall(away_since: float = 0, **fields: Any) -> items.Stall:
 
 def stalls(seconds: float, *found: items.Stall) -> items.Stalls:
     return items.Stalls(**clock(seconds), stalls=list(found))
+
+
+def child_lookup(found: float, **fields: Any) -> items.ChildLookup:
+    """A thread of a child of the target, found in a lookup at that second."""
+    values: dict[str, Any] = {
+        "key": 9 << 32 | 9 | CHILD_BIT,
+        "parent_pid": PID,
+        "parent_name": "sh",
+        "parent_syscall": "wait4",
+        "pid": 9,
+        "tid": 9,
+        "found_ns": at(found),
+        "seen_ns": at(found),
+        "process": {"pid": 9, "executable": {"name": "getent", "path": "/bin/getent"}, "start_time": None},
+        "thread": {"state": "S", "syscall": "poll", "sockets": []},
+    }
+    return items.ChildLookup(**(values | fields))
 
 
 def frames(seconds: float, *raw: bytes) -> items.Frames:

@@ -20,6 +20,7 @@ FED = [
     facts.frames(1, facts.lookup(0, end=1), b"\xff\x00"),
     facts.scan(2, facts.lookup(1), threads={"1": {"syscall": "poll"}}, vanished=[("lookup", 1, 2)]),
     facts.stalls(2.5, facts.stall()),
+    items.Children(**facts.clock(2.7), lookups=[facts.child_lookup(2)]),
     items.Lost(**facts.clock(3), totals={"kernel_ring": 1}),
     facts.stats(4),
     items.Gone(**facts.clock(5), pid=1, status="exited"),
