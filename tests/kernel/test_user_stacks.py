@@ -18,6 +18,7 @@ from ebpfdns.lab.fault import Fault, ServerPlan
 from ebpfdns.lab.faults import FAULTS, GOOD_ANSWER
 from ebpfdns.observe import query_buffer, user_stack
 from ebpfdns.observe.processes import threads
+from ebpfdns.observe.snapshot import thread_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,8 +131,8 @@ def test_the_question_is_the_one_that_the_server_got(
         program = Program(sandbox, argv)
         program.go()
         _, question = question_of(program.pid)
+        got = until(lambda: found if len(found := running.queries()) == len(types) else None)
         program.process.kill()
-        got = running.queries()
     assert (question.name, question.types) == ("www.lab.test.", types)
     assert {(query["name"], query["type"]) for query in got} == {("www.lab.test", kind) for kind in types}
     assert set(question.ids) == {query["id"] for query in got}
@@ -205,13 +206,32 @@ def test_without_symbols_nothing_is_claimed(sandbox: Sandbox, programs: dict[str
 
 @amd64_only
 def test_a_python_program_is_seen_from_the_call_to_its_start(sandbox: Sandbox) -> None:
-    """A program without debug symbols is walked through to its start; the question has the search domain."""
-    with FAULTS["silent"].setup(sandbox, options=f"{PATIENT}\nsearch corp.lab.test"):
+    """A program without debug symbols is walked through to its start."""
+    with FAULTS["silent"].setup(sandbox, options=PATIENT):
         program = sandbox.popen([sys.executable, "-S", "-c", "import socket; socket.getaddrinfo('www', 80)"])
-        tid, question = question_of(program.pid)
+        tid, _ = question_of(program.pid)
         names = [frame.symbol for frame in user_stack.stack_of(program.pid, tid)]
         program.kill()
-    assert question.name == "www.corp.lab.test."
+    assert (names[0], names[-1]) == ("poll", "_start")
     assert "getaddrinfo" in names
-    assert names[-1] == "_start"
-    assert json.dumps(names)
+
+
+@amd64_only
+@pytest.mark.parametrize("api", ["getaddrinfo", "gethostbyname", "gethostbyname2", "gethostbyname_r"])
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [("www", "www.corp.lab.test."), ("www.lab.test", "www.lab.test."), ("www.lab.test.", "www.lab.test.")],
+)
+def test_the_name_that_the_program_gave_is_told(
+    sandbox: Sandbox, programs: dict[str, Path], api: str, given: str, asked: str
+) -> None:
+    """The question has the search domain, the name is what the program wrote."""
+    argv = [of_this_machine(programs, "lookup-glibc"), "--name", given, "--api", api]
+    with FAULTS["silent"].setup(sandbox, options=f"{PATIENT}\nsearch corp.lab.test"):
+        program = Program(sandbox, argv)
+        program.go()
+        tid, _ = question_of(program.pid)
+        found = thread_snapshot(program.pid, tid)
+        program.process.kill()
+    assert (found["asked"]["name"], found["asked"]["program_name"]) == (asked, given)
+    assert json.loads(json.dumps(found)) == found

@@ -50,6 +50,13 @@ def test_the_message_in_its_memory_is_the_question() -> None:
     assert repeated.queries == (replace(again, sent_ns=100, sent_is_known=False, resent_ns=200, attempts=2),)
 
 
+def test_the_name_is_what_the_program_gave() -> None:
+    """The question may have a search domain behind it: where the stack shows the name without, that is it."""
+    asked = {"name": "www.corp.test.", "types": ["A"], "ids": [7], "program_name": "www"}
+    found = completed(FOUND, {**LOOK, "asked": asked}, None)
+    assert (found.name, found.queries[0].name) == (b"www", b"www.corp.test.")
+
+
 def test_what_was_known_stays_known() -> None:
     """At the end nobody can look any more."""
     before = completed(replace(FOUND, comm=b"worker"), LOOK, None)

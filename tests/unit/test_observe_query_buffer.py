@@ -124,6 +124,37 @@ def test_the_question_under_way_is_told_from_an_earlier_one() -> None:
     assert (found.name, found.types, found.ids) == ("new.lab.test.", ("A",), (1,))
 
 
+def test_where_the_sender_has_no_name_the_function_that_makes_the_messages_tells() -> None:
+    """Before glibc 2.34 only the latter is exported; the messages lie in its own frame."""
+    wire = query("new.lab.test", id_=1)
+    places = (("poll", 0), (None, 8), ("__res_context_query", 16), ("getaddrinfo", 64))
+    found = asked(stack(START + 24, 0, 0, wire), frames(*places))
+    assert found is not None
+    assert (found.name, found.ids) == ("new.lab.test.", (1,))
+
+
+@pytest.mark.parametrize(
+    ("module", "caller", "is_musl"),
+    [
+        ("/lib/ld-musl-x86_64.so.1", None, True),
+        ("/usr/lib/libc.musl-x86_64.so.1", None, True),
+        ("/usr/lib/x86_64-linux-musl/libc.so", None, True),
+        ("/usr/bin/program", "__res_msend_rc", True),  # linked into it
+        ("/usr/bin/program", "main", False),
+        ("/usr/bin/program", None, False),
+        ("/usr/lib/libcurl.so", None, False),
+    ],
+)
+def test_musl_is_known_by_its_own_wait(module: str, caller: str | None, is_musl: bool) -> None:  # noqa: FBT001
+    """In poll that musl itself has called it waits for answers; called by anyone else it may be anything."""
+    frames_of_it = [Frame(module, None, 1, START), Frame(module, "poll", 2, START + 8)]
+    frames_of_it.append(Frame(module, caller, 3, START + 16))
+    memory = stack(0, 0, START + 32, 0, query("new.lab.test", id_=1))
+    assert (asked(memory, frames_of_it) is not None) == is_musl
+    elsewhere = [*frames_of_it[:2], Frame("/usr/bin/other", caller, 3, START + 16)]
+    assert asked(memory, elsewhere) is None
+
+
 @pytest.mark.parametrize(
     "symbols",
     [

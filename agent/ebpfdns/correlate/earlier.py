@@ -39,7 +39,9 @@ def completed(lookup: Lookup, facts: Mapping[str, Any] | None, before: Lookup | 
     ways = set(map(_way, seen))
     left = (query for query in unseen.values() if _way(query) not in ways)
     queries = (*left, *seen)
-    name = lookup.name or (before.name if before else None) or _asked_name(queries)
+    name = (
+        lookup.name or (before.name if before else None) or _given_name(facts or {}) or _asked_name(queries)
+    )
     comm = lookup.comm or (before.comm if before else b"")
     api = ((facts or {}).get("resolver_wait") or {}).get("api") or (before.api if before else lookup.api)
     return replace(lookup, queries=queries, name=name, comm=comm, api=api)
@@ -74,6 +76,12 @@ def _asked(lookup: Lookup, facts: Mapping[str, Any]) -> Iterator[Query]:
             for kind, number in zip(messages["types"], messages["ids"], strict=True):
                 asked = {"name": name, "type": _TYPE_NUMBERS.get(kind), "id": number}
                 yield Query(Server(*remote), waited["kind"], lookup.start_ns, sent_is_known=False, **asked)
+
+
+def _given_name(facts: Mapping[str, Any]) -> bytes | None:
+    """The name as the program gave it, if the frames of its call show that."""
+    name = (facts.get("asked") or {}).get("program_name")
+    return str(name).encode("ascii", "backslashreplace") if name else None
 
 
 def _asked_name(queries: tuple[Query, ...]) -> bytes | None:

@@ -6,7 +6,12 @@ Must not know: what lies at an address, or why it is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_ADDRESS = 1 << 62  # what pread can be asked for; user addresses end far below
 
@@ -25,6 +30,23 @@ def read_memory(pid: int, address: int, size: int) -> bytes:
         return b""
     finally:
         os.close(fd)
+
+
+def read_texts(pid: int, addresses: Iterable[int], limit: int) -> list[bytes]:
+    """The NUL-ended texts of less than `limit` bytes at these addresses, of those that can be read."""
+    try:
+        fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    found = []
+    try:
+        for address in addresses:
+            with contextlib.suppress(OSError):
+                text, end, _ = os.pread(fd, limit, address).partition(b"\0")
+                found += [text] if end else []
+    finally:
+        os.close(fd)
+    return found
 
 
 def read_text(pid: int, address: int, limit: int) -> bytes | None:

@@ -32,8 +32,10 @@ _QUESTION_END = struct.Struct("!HH")
 _CLASS_IN = 1
 _OPT_START = b"\0\0\x29"
 _WORD = struct.Struct("<Q")
-#: glibc's functions that send and wait (2.26 and later; before), and that make the messages in their frame.
+#: glibc's functions that send and wait (2.26 and later; before). Not exported before 2.34.
 _SENDERS = frozenset({"__res_context_send", "__libc_res_nsend", "__res_nsend", "res_nsend"})
+#: … and that make the messages, in their own frame, and wait only in the former.
+_MAKERS = frozenset({"__res_context_query", "__libc_res_nquery"})
 #: The same of musl, in a program that has it linked in with its symbols; and where a shared musl lies.
 _MUSL_SENDERS = frozenset({"__res_msend_rc", "__res_msend"})
 _MUSL_PATH = re.compile(r"/(ld-musl-[^/]+\.so\.1|libc\.musl-[^/]+\.so\.1|libc\.so)$")
@@ -62,9 +64,8 @@ class Asked:
 
 def asked(stack: Stack, frames: Sequence[Frame]) -> Asked | None:
     """What the thread with this stack asks for; None when it sends nothing, or its messages do not agree."""
-    senders = [index for index, frame in enumerate(frames[:-1]) if frame.symbol in _SENDERS]
-    if senders:
-        start = frames[senders[-1] + 1].sp  # the frames of all callers of the function that sends
+    start = _senders_end(frames)
+    if start is not None:
         inner, outer = stack.memory[: start - stack.start], stack.memory[start - stack.start :]
         return agreed(pointed_to(find_queries(outer, start), inner))
     if _waits_in_musl(frames):
@@ -72,6 +73,16 @@ def asked(stack: Stack, frames: Sequence[Frame]) -> Asked | None:
         # Where the sending function's own frame ends is not known: any live word may point to a message.
         outer = stack.memory[start - stack.start :]
         return agreed(pointed_to(find_queries(outer, start), stack.memory))
+    return None
+
+
+def _senders_end(frames: Sequence[Frame]) -> int | None:
+    """Where the frames of the callers of glibc's sending function begin; None when it is not among them."""
+    for index, frame in enumerate(frames[1:], start=1):
+        if frame.symbol in _MAKERS:
+            return frame.sp
+        if frame.symbol in _SENDERS and index + 1 < len(frames):
+            return frames[index + 1].sp
     return None
 
 

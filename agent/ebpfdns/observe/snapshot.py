@@ -14,8 +14,9 @@ import re
 from typing import TYPE_CHECKING
 
 from ebpfdns.observe import proc_files, query_buffer, syscalls, unix_peers, user_stack
-from ebpfdns.observe.memory import read_memory
+from ebpfdns.observe.memory import read_memory, read_texts
 from ebpfdns.observe.process_snapshot import scheduled
+from ebpfdns.observe.program_name import program_name
 from ebpfdns.observe.sockets import inode_of, read_sockets
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _add_stacks(pid: int, snapshots: dict[int, Facts]) -> None:
             "name": question.name,
             "types": [*question.types],
             "ids": [*question.ids],
+            "program_name": program_name(stack, frames, question.name, functools.partial(read_texts, tid)),
         }
 
 
