@@ -173,6 +173,7 @@ class Scanner:
         by_pid: dict[int, set[int]] = defaultdict(set)
         for _, (_, _, pid, tid) in due:
             by_pid[pid].add(tid)
+        asking = {tid for kind, (_, key, _, tid) in due if kind != "connects" and is_earlier(key)}
         threads: dict[str, dict[str, Any]] = {}
         confs: dict[str, dict[str, Any]] = {}
         snapshots: dict[str, dict[str, Any]] = {}
@@ -182,7 +183,8 @@ class Scanner:
             confs[str(pid)] = dict(conf)
             if with_snapshots:
                 snapshots[str(pid)] = process_snapshot(pid, alive_tid, self._cpu, conf["nameservers"])
-                threads |= {str(tid): facts for tid, facts in snapshot.thread_snapshots(pid, tids).items()}
+                looks = snapshot.thread_snapshots(pid, tids, asking=asking)
+                threads |= {str(tid): facts for tid, facts in looks.items()}
         for kind, (_, key, pid, tid) in due:
             if kind != "connects" and is_earlier(key) and str(tid) in threads:
                 self._earlier.complete(key, pid, tid, threads[str(tid)])
