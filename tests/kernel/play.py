@@ -5,6 +5,7 @@ Owns: the order: servers, programs, agent, go, the end. Must not know: what is e
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from program import Program
 from ebpfdns.lab.namespace import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
 
     from ebpfdns.lab.faults import Fault
@@ -82,6 +83,32 @@ def _play(
             lines = observer.finish()
         pids_by_name = {name: program.pid for name, program in started.items()}
         return Played(lines, results, pids_by_name, running.queries())
+
+
+class ProbesMissedError(AssertionError):
+    """The kernel passed over probes: what was seen is less sure than what the test is about."""
+
+
+def whole(lines: list[Line]) -> list[Line]:
+    """The lines of a stream in which nothing was passed over."""
+    if MISSED in lines[-1]["stats"]["lost"]:
+        raise ProbesMissedError(lines[-1]["stats"]["lost"])
+    return lines
+
+
+def again(test: Callable[..., None]) -> Callable[..., None]:
+    """Play the test again when the kernel passed over probes, for another agent ran beside it."""
+
+    @functools.wraps(test)
+    def tried(*args: Any, **fixtures: Any) -> None:
+        for _ in range(TRIES - 1):
+            try:
+                return test(*args, **fixtures)
+            except ProbesMissedError:
+                continue
+        return test(*args, **fixtures)
+
+    return tried
 
 
 def outcome(playing: Future[Played]) -> Played:

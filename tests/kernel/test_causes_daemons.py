@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agent import Agent, of, only
 from packages import library_path, unpacked
-from play import SHORT, SOON
+from play import SHORT, SOON, again, whole
 from program import Program, of_this_machine
 
 from ebpfdns.lab import local_faults
@@ -86,7 +86,7 @@ def reported(program: Program, number: int = LATER) -> Line:
         program.go()
         (line,) = agent.wait_for(is_update(number))
         program.process.kill()
-        lines = agent.finish()
+        lines = whole(agent.finish())
     assert {said["cause"]["id"] for said in of(lines, "lookup_stuck")} <= {
         line["cause"]["id"],
         "mdns_timeout",
@@ -96,6 +96,7 @@ def reported(program: Program, number: int = LATER) -> Line:
 
 @pytest.mark.parametrize("way", PROOFS)
 @pytest.mark.parametrize("source", STUCK)
+@again
 def test_stuck(sandbox: Sandbox, client: Callable[[str], Program], source: str, way: str) -> None:
     """A daemon that does not accept, or does not read, is the cause for sure, with that as evidence."""
     with daemon(source, "--way", way).setup(sandbox, options=SHORT):
@@ -108,6 +109,7 @@ def test_stuck(sandbox: Sandbox, client: Callable[[str], Program], source: str, 
 
 
 @pytest.mark.parametrize("source", STUCK)
+@again
 def test_stopped(sandbox: Sandbox, client: Callable[[str], Program], source: str) -> None:
     """A daemon that is stopped is named with its pid, and how to let it go on."""
     with daemon(source, "--way", "mute").setup(sandbox, options=SHORT) as running:
@@ -127,6 +129,7 @@ def test_stopped(sandbox: Sandbox, client: Callable[[str], Program], source: str
         ("mdns4_minimal", ("mdns_timeout", "possible")),
     ],
 )
+@again
 def test_perhaps_at_work(
     sandbox: Sandbox, client: Callable[[str], Program], source: str, expected: tuple[str, str]
 ) -> None:
@@ -137,13 +140,14 @@ def test_perhaps_at_work(
     assert not {"peer_stopped", "listener_backlog_full", "peer_rx_queue_not_empty"} & set(facts(line))
 
 
+@again
 def test_nobody_on_the_link(sandbox: Sandbox, client: Callable[[str], Program]) -> None:
     """A name that Avahi gives up after 5 s was waited out, and Avahi is not blamed at any time."""
     with daemon("mdns4_minimal", "--way", "mute", *local_faults.AVAHI_GIVES_UP).setup(sandbox, options=SHORT):
         program = client("mdns4_minimal")
         with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
             program.go()
-            lines = agent.finish()
+            lines = whole(agent.finish())
     ended = only(lines, "lookup")
     assert ended["lookup"]["status"] == "failed"
     assert verdict(ended) == ("mdns_timeout", "likely")
@@ -154,6 +158,7 @@ def stub(*words: str) -> Fault:
     return Fault("own", "The test's own.", (STUB,), (StuckDaemon(("--udp", STUB, *words)),))
 
 
+@again
 def test_stub_does_not_read(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     """Questions that lie unread in the stub's socket prove it stuck."""
     with stub().setup(sandbox, options="timeout:3 attempts:1"):
@@ -162,6 +167,7 @@ def test_stub_does_not_read(sandbox: Sandbox, programs: dict[str, Path]) -> None
     assert facts(line) == ["no_reply", "peer_rx_queue_not_empty"]
 
 
+@again
 def test_stub_at_work(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     """A stub that reads its questions and is silent may be at work: it is the likely cause, no more."""
     silent = Fault("own", "The test's own.", (STUB,), (ServerPlan((STUB,), ({"drop": True},)),))
@@ -171,6 +177,7 @@ def test_stub_at_work(sandbox: Sandbox, programs: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("source", STUCK)
+@again
 def test_already_stuck(sandbox: Sandbox, client: Callable[[str], Program], source: str) -> None:
     """A lookup that waited at the daemon before tracing began is told of within 2 s, with its cause."""
     with daemon(source, "--way", "deaf").setup(sandbox, options=SHORT):
@@ -182,7 +189,7 @@ def test_already_stuck(sandbox: Sandbox, client: Callable[[str], Program], sourc
             (line,) = agent.wait_for(lambda line: line["event"] == "lookup_stuck")
             (later,) = agent.wait_for(lambda line: line.get("cause", {}).get("confidence") == "confirmed")
             program.process.kill()
-            lines = agent.finish()
+            lines = whole(agent.finish())
     began, told = (datetime.fromisoformat(one["ts"]) for one in (of(lines, "target")[0], line))
     assert (told - began).total_seconds() < 2
     assert line["lookup"]["since"] == "before_attach"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agent import Agent, of
 from node import STARVED
-from play import SHORT, SOON
+from play import SHORT, SOON, again, whole
 from program import Program, of_this_machine
 
 from ebpfdns.lab.fault import Fault, ServerPlan, StuckDaemon
@@ -56,11 +56,12 @@ def watched(program: Program, *words: object) -> list[Line]:
     """The agent's lines from the go to the program's end."""
     with Agent("attach", "--pid", program.pid, "--stuck-after", SOON, *words) as agent:
         program.go()
-        lines = agent.finish()
+        lines = whole(agent.finish())
     program.result()
     return lines
 
 
+@again
 def test_gethostbyname_is_serialized(silent: Sandbox, programs: dict[str, Path]) -> None:
     """Of three threads in gethostbyname one asks; the others are told to wait for it, by its id and cause."""
     words = ["--api", "gethostbyname", "--name", NAME, "--threads", 3, "--unique"]
@@ -81,6 +82,7 @@ def test_gethostbyname_is_serialized(silent: Sandbox, programs: dict[str, Path])
 @pytest.mark.parametrize(
     ("libc", "api"), [("glibc", "getaddrinfo"), ("glibc", "gethostbyname_r"), ("musl", "gethostbyname")]
 )
+@again
 def test_not_serialized(silent: Sandbox, programs: dict[str, Path], libc: str, api: str) -> None:
     """Functions without a lock ask side by side, and no lookup is said to wait for another."""
     words = ["--api", api, "--name", NAME, "--threads", 2, "--unique"]
@@ -92,6 +94,7 @@ def test_not_serialized(silent: Sandbox, programs: dict[str, Path], libc: str, a
 
 @pytest.mark.parametrize("api", ["getaddrinfo", "gethostbyname"])
 @pytest.mark.parametrize("libc", ["glibc", "musl"])
+@again
 def test_no_descriptor_left(sandbox: Sandbox, programs: dict[str, Path], libc: str, api: str) -> None:
     """A lookup that may open nothing says so, whatever error libc made of it, each time."""
     with FAULTS["healthy"].setup(sandbox, options=SHORT):
@@ -106,6 +109,7 @@ def test_no_descriptor_left(sandbox: Sandbox, programs: dict[str, Path], libc: s
         assert f"prlimit --nofile=65536 --pid {program.pid}" in line["cause"]["remedy"]
 
 
+@again
 def test_just_enough_descriptors(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     """A low limit that is not reached is no cause: the silent server is."""
     with FAULTS["silent"].setup(sandbox, options=SHORT):
@@ -116,6 +120,7 @@ def test_just_enough_descriptors(sandbox: Sandbox, programs: dict[str, Path]) ->
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="apt-get install nodejs")
+@again
 def test_starved_thread_pool(sandbox: Sandbox) -> None:
     """Of five names that Node looks up two ask at a time; each other one is told to be behind these two."""
     with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1"):
@@ -135,6 +140,7 @@ def test_starved_thread_pool(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="apt-get install nodejs")
+@again
 def test_no_thread_pool(sandbox: Sandbox) -> None:
     """Names that Node asks for by itself (c-ares) need no thread of the pool."""
     with FAULTS["healthy"].setup(sandbox, options=SHORT):
@@ -150,6 +156,7 @@ def parent_of(silent: Sandbox, programs: dict[str, Path], api: str) -> Program:
     return Program(silent, [of_this_machine(programs, "lookup-glibc"), *words])
 
 
+@again
 def test_lock_that_a_fork_left(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     """A child that was forked while gethostbyname's lock was held waits for ever, and is told so."""
     with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1"):
@@ -164,7 +171,7 @@ def test_lock_that_a_fork_left(sandbox: Sandbox, programs: dict[str, Path]) -> N
                 )
             )
             os.kill(line["process"]["pid"], signal.SIGKILL)
-            lines = agent.finish()
+            lines = whole(agent.finish())
     child = line["process"]["pid"]
     assert (line["cause"]["id"], line["cause"]["confidence"]) == ("fork_lock_inherited", "confirmed")
     assert facts(line) == ["forked_without_exec", "futex_wait_no_timeout", "query_sent"]
@@ -174,6 +181,7 @@ def test_lock_that_a_fork_left(sandbox: Sandbox, programs: dict[str, Path]) -> N
     assert {told["cause"]["id"] for told in of(lines, "lookup_stuck", program.pid)} == {"ns_silent"}
 
 
+@again
 def test_child_that_is_stuck_already(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     """A child that waits for such a lock before tracing begins is recognised by its stack, and told why."""
     with FAULTS["silent"].setup(sandbox, options="timeout:5 attempts:1"):
@@ -185,7 +193,7 @@ def test_child_that_is_stuck_already(sandbox: Sandbox, programs: dict[str, Path]
             (line,) = agent.wait_for(lambda line: line["event"] == "lookup_stuck")
             (sure,) = agent.wait_for(lambda line: line.get("cause", {}).get("confidence") == "confirmed")
             os.kill(children[0], signal.SIGKILL)
-            agent.finish()
+            whole(agent.finish())
     assert line["lookup"]["since"] == "before_attach"
     assert (line["cause"]["id"], sure["cause"]["id"]) == ("fork_lock_inherited",) * 2
     assert facts(sure)[:2] == ["forked_without_exec", "futex_wait_no_timeout"]
@@ -195,6 +203,7 @@ def waits_for_lock(pid: int) -> bool:
     return syscalls.parse_call(Path(f"/proc/{pid}/syscall").read_text()).name == "futex"
 
 
+@again
 def test_fork_without_a_lock(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     """A child whose function has no lock asks by itself, and its server is the cause."""
     with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1"):
@@ -212,6 +221,7 @@ def with_module(sandbox: Sandbox, programs: dict[str, Path], hosts: str) -> Prog
     return Program(sandbox, [of_this_machine(programs, "lookup-glibc"), "--name", NAME], env=environment)
 
 
+@again
 def test_source_before_dns(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     """A name source that sleeps before dns is asked is named, as surely as its thread tells."""
     with FAULTS["healthy"].setup(sandbox, options=SHORT):
@@ -226,6 +236,7 @@ def test_source_before_dns(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     assert (ended["lookup"]["status"], ended["cause"]["id"]) == ("ok", "nsswitch_order_stall")
 
 
+@again
 def test_source_that_waits_for_its_daemon(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     """A name source that waits for a peer of its own, the only one before dns, is the cause for sure."""
     daemon = StuckDaemon(("--unix", "/run/slow/socket"))
@@ -236,12 +247,13 @@ def test_source_that_waits_for_its_daemon(sandbox: Sandbox, programs: dict[str, 
             program.go()
             (line,) = agent.wait_for(lambda line: line.get("lookup", {}).get("update") == 3)
             running.servers[0].kill()  # the source gives up, and dns is asked
-            lines = agent.finish()
+            lines = whole(agent.finish())
     assert (line["cause"]["id"], line["cause"]["confidence"]) == ("nsswitch_order_stall", "confirmed")
     assert {"nss_source_before_dns", "unix_peer_waited_for"} <= set(facts(line))
     assert {cause for cause, _ in verdicts(lines, "lookup")} == {"nsswitch_order_stall"}
 
 
+@again
 def test_source_after_dns(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     """The same source behind dns is not blamed for a server that is silent."""
     with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1"):
@@ -251,6 +263,7 @@ def test_source_after_dns(sandbox: Sandbox, programs: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(("count", "expected"), [(3_000_000, {"hosts_file_huge"}), (0, set())])
+@again
 def test_hosts_file(sandbox: Sandbox, programs: dict[str, Path], count: int, expected: set[str]) -> None:
     """A hosts file of millions of lines is what its reader's time goes into; a short one is never told."""
     hosts = sandbox.root / "etc/hosts"
@@ -261,7 +274,7 @@ def test_hosts_file(sandbox: Sandbox, programs: dict[str, Path], count: int, exp
             program = Program(sandbox, [of_this_machine(programs, "lookup-glibc"), "--name", NAME])
             with Agent("attach", "--pid", program.pid, "--stuck-after", "40ms") as agent:
                 program.go()
-                lines = agent.finish()
+                lines = whole(agent.finish())
     finally:
         hosts.write_text(before)
     assert {cause for cause, _ in verdicts(lines)} == expected
