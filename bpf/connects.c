@@ -213,6 +213,7 @@ int connect_returns(struct syscall_result *ctx) {
   return 0;
 }
 
+/* As the tracepoint records it. */
 struct tcp_state_change {
   u64 common;
   u64 socket;
@@ -283,8 +284,7 @@ INLINE void tcp_begins(struct tcp_state_change *ctx) {
   if (IS_DNS_PORT(ctx->port)) note_socket(socket, &ids, ctx->family, IPPROTO_TCP, ctx->port, address);
 }
 
-int tcp_state_changes(struct tcp_state_change *ctx) {
-  if (ctx->protocol != IPPROTO_TCP) return 0;
+INLINE int tcp_state_has_changed(struct tcp_state_change *ctx) {
   if (ctx->old_state == TCP_CLOSE && ctx->new_state == TCP_SYN_SENT) {
     tcp_begins(ctx);
     return 0;
@@ -303,14 +303,30 @@ int tcp_state_changes(struct tcp_state_change *ctx) {
   return 0;
 }
 
-struct tcp_retransmission {
-  u64 common;
-  u64 packet;
-  u64 socket;
-};
+#ifdef SOCK_PROTOCOL
+/* Begin: struct sock_common: skc_daddr 0, skc_dport 12 (network order), skc_family 16. */
+int raw_state_changes(struct bpf_raw_tracepoint_args *ctx) { /* socket, old state, new state */
+  struct tcp_state_change change = {.socket = ctx->args[0], .old_state = ctx->args[1], .new_state = ctx->args[2]};
+  if (change.old_state == TCP_CLOSE && change.new_state == TCP_SYN_SENT) {
+    void *socket = (void *)change.socket;
+    read_kernel(&change.protocol, sizeof(change.protocol), socket + SOCK_PROTOCOL);
+    if (change.protocol != IPPROTO_TCP) return 0;
+    read_kernel(change.address_v4, 4, socket);
+    read_kernel(&change.port, sizeof(change.port), socket + 12);
+    change.port = swapped(change.port);
+    read_kernel(&change.family, sizeof(change.family), socket + 16);
+    read_kernel(change.address_v6, 16, socket + SOCK_V6_ADDRESS);
+  }
+  return tcp_state_has_changed(&change);
+}
+#else
+int tcp_state_changes(struct tcp_state_change *ctx) {
+  return ctx->protocol == IPPROTO_TCP ? tcp_state_has_changed(ctx) : 0;
+}
+#endif
 
-int tcp_retransmits(struct tcp_retransmission *ctx) {
-  u64 socket = ctx->socket;
+int tcp_retransmits(struct bpf_raw_tracepoint_args *ctx) { /* socket, packet */
+  u64 socket = ctx->args[0];
   struct connect *record = connects.lookup(&socket);
   if (!record) record = handshakes.lookup(&socket);
   if (record) record->retransmits++;

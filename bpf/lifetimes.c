@@ -20,13 +20,6 @@ int thread_exits(void *ctx) {
   return 0;
 }
 
-struct program_exec {
-  u64 common;
-  u32 filename;
-  int tid;
-  int old_tid;
-};
-
 INLINE void tell_change(u32 change, u32 pid, u32 parent_pid) {
   struct process_change told = {.kind = FRAME_PROCESS, .change = change, .pid = pid, .parent_pid = parent_pid};
   told.at_ns = bpf_ktime_get_ns();
@@ -37,11 +30,11 @@ INLINE void tell_change(u32 change, u32 pid, u32 parent_pid) {
 }
 
 /* After an exec only one thread is left, under the process's number; its calls belong to the old program. */
-int program_execs(struct program_exec *ctx) {
+int program_execs(struct bpf_raw_tracepoint_args *ctx) { /* task, old tid, program */
   struct ids ids;
   if (!current_target(&ids)) return 0;
   u64 process = ids.host >> 32 << 32;
-  LOOP (int i = 0; i < 2; i++) thread_is_gone(process | (i ? process >> 32 : (u32)ctx->old_tid));
+  LOOP (int i = 0; i < 2; i++) thread_is_gone(process | (i ? process >> 32 : (u32)ctx->args[1]));
   tell_change(PROCESS_EXECED, ids.pid, 0);
   return 0;
 }

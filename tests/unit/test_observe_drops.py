@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpfdns.observe import drops
+from ebpfdns.observe import drops, kernel_types
+from ebpfdns.observe.socket_places import SocketPlaces, socket_places
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,9 @@ def btf(*structs: tuple[str, list[tuple[str, int]]]) -> bytes:
     for name, members in structs:
         types += struct.pack("<III", number(name), STRUCT | len(members), 232)
         types += b"".join(struct.pack("<III", number(member), 7, at * 8) for member, at in members)
-    head = drops.BTF_HEADER.pack(drops.BTF_MAGIC, 1, 0, 24, 0, len(types), len(types), len(names))
+    head = kernel_types.BTF_HEADER.pack(
+        kernel_types.BTF_MAGIC, 1, 0, 24, 0, len(types), len(types), len(names)
+    )
     return head + types + names
 
 
@@ -65,7 +68,9 @@ def test_places_in_a_packet(structs, expected):
 @given(st.binary(max_size=300), st.booleans())
 def test_bytes_that_are_no_types_say_nothing(rubbish, has_head):
     """Whatever stands there: places, or None."""
-    head = drops.BTF_HEADER.pack(drops.BTF_MAGIC, 1, 0, 24, 0, 200, 200, 100) if has_head else b""
+    head = (
+        kernel_types.BTF_HEADER.pack(kernel_types.BTF_MAGIC, 1, 0, 24, 0, 200, 200, 100) if has_head else b""
+    )
     assert drops.packet_places(head + rubbish) is None
 
 
@@ -87,3 +92,29 @@ def test_a_kernel_that_tells_no_reasons(tmp_path: Path):
     assert drops.drop_layout(str(tmp_path), types) == drops.DropLayout(3, 8, 8, 192, 178, 180)
     assert drops.drop_layout(str(tmp_path), tmp_path / "absent") is None
     assert drops.drop_layout(None, types) is None
+
+
+@pytest.mark.parametrize(
+    ("structs", "expected"),
+    [
+        (
+            [
+                ("sock_common", [("skc_daddr", 0), ("skc_v6_daddr", 56)]),
+                ("sock", [("x", 0), ("sk_protocol", 216)]),
+            ],
+            SocketPlaces(216, 56),
+        ),
+        ([("sock", [("x", 0), ("sk_protocol", 216)])], None),
+        ([], None),
+    ],
+)
+def test_places_in_a_socket(structs, expected, tmp_path: Path):
+    """Protocol and IPv6 address are found by the names of their members, or not at all."""
+    file = tmp_path / "vmlinux"
+    file.write_bytes(btf(("other", [("head", 8)]), *structs))
+    assert socket_places(file) == expected
+
+
+def test_a_kernel_without_types(tmp_path: Path):
+    """Without BTF nothing is known of a socket's memory."""
+    assert socket_places(tmp_path / "vmlinux") is None

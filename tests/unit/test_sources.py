@@ -24,7 +24,10 @@ def programs_in_text():
 
 def programs_in_tables():
     return {
-        *(point.function for point in (*probes.TRACEPOINTS, probes.FOLLOW, *probes.FOLLOW_INSIDE)),
+        *(
+            point.function
+            for point in (*probes.TRACEPOINTS, probes.RAW_STATES, probes.FOLLOW, *probes.FOLLOW_INSIDE)
+        ),
         *(hook.function for hook in probes.CGROUP_HOOKS),
         *probes.CALLS.values(),
         *(function for _, function in probes.TAIL_CALLS),
@@ -69,9 +72,9 @@ def test_a_library_call_is_counted_under_its_own_name(name, function):
 
 def test_program_names_fit_the_kernel():
     """What tells programs apart in bpftool is the first 15 bytes: no two have the same."""
-    names = {point.function[:15] for point in (*probes.TRACEPOINTS, probes.FOLLOW)}
+    names = {point.function[:15] for point in (*probes.TRACEPOINTS, probes.RAW_STATES, probes.FOLLOW)}
     names |= {hook.function[:15] for hook in probes.CGROUP_HOOKS}
-    assert len(names) == len(probes.TRACEPOINTS) + 1 + len(probes.CGROUP_HOOKS)
+    assert len(names) == len(probes.TRACEPOINTS) + 2 + len(probes.CGROUP_HOOKS)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,9 @@ def test_program_names_fit_the_kernel():
     [
         ("socket_closes", False, (probes.CGROUP_SOCK, probes.SOCK_RELEASE)),
         ("packet_leaves", False, (probes.CGROUP_SKB, probes.EGRESS)),
-        ("thread_exits", False, (probes.TRACEPOINT, 0)),
+        ("thread_exits", False, (probes.RAW_TRACEPOINT, 0)),
+        ("tcp_state_changes", False, (probes.TRACEPOINT, 0)),
+        ("raw_state_changes", False, (probes.RAW_TRACEPOINT, 0)),
         ("task_is_made", False, (probes.TRACEPOINT, 0)),
         ("socket_errs_raw", False, (probes.RAW_TRACEPOINT, 0)),
         ("getaddrinfo_begins", False, (probes.KPROBE, 0)),

@@ -101,7 +101,11 @@ class Kernel:
 
     def attach_host_wide(self) -> None:
         """Tracepoints: one program each for all targets, which asks first who is running."""
-        wanted = [*probes.TRACEPOINTS]
+        has_raw_states = probes.RAW_STATES.function in self._plan.functions
+        wanted = [
+            probes.RAW_STATES if has_raw_states and point.function == "tcp_state_changes" else point
+            for point in probes.TRACEPOINTS
+        ]
         if self.variant.follow_children:
             wanted.append(probes.FOLLOW)
             wanted += probes.FOLLOW_INSIDE if self.variant.pid_namespace else ()

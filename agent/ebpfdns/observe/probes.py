@@ -48,21 +48,25 @@ def _wait(call: str) -> tuple[Tracepoint, Tracepoint]:
 _CONNECTS = "connects are not reported"
 _ERRORS = "errors told by the network (port or host unreachable) are not seen"
 _DESCRIPTORS = "that a process has no file descriptor left is not seen"
+_STATES = "TCP connects are not followed"
+#: Raw where it can be: the kernel passes over a tracepoint's programs while another tracepoint's program, of
+#: whatever agent, is running on that CPU and was interrupted; of the raw ones, only over the same program.
 TRACEPOINTS = (
     Tracepoint(
         "thread_exits",
-        "sched/sched_process_exit",
+        "sched_process_exit",
         "lookups of threads that end stay open",
+        is_raw=True,
         is_needed=True,
     ),
-    Tracepoint("program_execs", "sched/sched_process_exec", "a target's new program is not followed"),
+    Tracepoint("program_execs", "sched_process_exec", "a target's new program is not followed", is_raw=True),
     Tracepoint("connect_returns", "syscalls/sys_exit_connect", _CONNECTS),
     Tracepoint("connect_begins", "syscalls/sys_enter_connect", _CONNECTS),
     Tracepoint("socket_returns", "syscalls/sys_exit_socket", _DESCRIPTORS),
     Tracepoint("openat_returns", "syscalls/sys_exit_openat", _DESCRIPTORS),
     Tracepoint("open_returns", "syscalls/sys_exit_open", _DESCRIPTORS),
-    Tracepoint("tcp_state_changes", "sock/inet_sock_set_state", "TCP connects are not followed"),
-    Tracepoint("tcp_retransmits", "tcp/tcp_retransmit_skb", "TCP retransmits are not counted"),
+    Tracepoint("tcp_state_changes", "sock/inet_sock_set_state", _STATES),
+    Tracepoint("tcp_retransmits", "tcp_retransmit_skb", "TCP retransmits are not counted", is_raw=True),
     # The raw one first: the kernel calls them in the order they came; the second needs what the first notes.
     Tracepoint("socket_errs_raw", "inet_sk_error_report", _ERRORS, is_raw=True),
     Tracepoint("socket_errs", "sock/inet_sk_error_report", _ERRORS),
@@ -75,6 +79,8 @@ TRACEPOINTS = (
     *_wait("select"),
     *_wait("pselect6"),
 )
+#: where the places in a socket are known, instead of `tcp_state_changes`
+RAW_STATES = Tracepoint("raw_state_changes", "inet_sock_set_state", _STATES, is_raw=True)
 FOLLOW = Tracepoint("task_is_made", "task/task_newtask", "children are not followed")
 #: in a pid namespace of the agent's own, too: where a child's number is known
 FOLLOW_INSIDE = tuple(
@@ -124,7 +130,7 @@ def program_kind(function: str, *, by_link: bool = False) -> tuple[int, int]:
     for hook in CGROUP_HOOKS:
         if hook.function == function:
             return hook.kind, hook.attach_type
-    for point in (*TRACEPOINTS, FOLLOW, *FOLLOW_INSIDE):
+    for point in (*TRACEPOINTS, RAW_STATES, FOLLOW, *FOLLOW_INSIDE):
         if point.function == function:
             return (RAW_TRACEPOINT if point.is_raw else TRACEPOINT), 0
     if function == LOOP_FUNCTION:

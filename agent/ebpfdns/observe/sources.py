@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns.observe.drops import DropLayout, drop_layout
 from ebpfdns.observe.host import INITIAL_PIDNS_INODE
+from ebpfdns.observe.socket_places import SocketPlaces, socket_places
 
 if TYPE_CHECKING:
     from ebpfdns.observe.host import Host
@@ -64,6 +65,8 @@ class Variant:
     returns_use_syscall: bool = False
     #: what is needed to see dropped packets; None: they are not seen
     drops: DropLayout | None = None
+    #: what is needed to follow TCP states by the raw tracepoint; None: by the one that can be passed over
+    socket_places: SocketPlaces | None = None
 
 
 def fitting(host: Host, **choices: Any) -> Variant:  # noqa: ANN401 - fields of Variant
@@ -74,6 +77,7 @@ def fitting(host: Host, **choices: Any) -> Variant:  # noqa: ANN401 - fields of 
         current_in_packets=host.kernel >= CURRENT_IN_PACKETS_SINCE,
         linked_calls=host.kernel >= LINKED_CALLS_SINCE,
         drops=drop_layout(host.tracefs),
+        socket_places=socket_places(),
         returns_use_syscall=host.machine == "x86_64" and SINCE_RETURNS <= host.kernel < UNTIL_RETURNS,
         **choices,
     )
@@ -118,6 +122,9 @@ def definitions(variant: Variant) -> str:
             f"#define SKB_TRANSPORT_HEADER {drops.transport_header}",
             f"#define SKB_NETWORK_HEADER {drops.network_header}",
         ]
+    if variant.socket_places is not None:
+        places = variant.socket_places
+        lines += [f"#define SOCK_PROTOCOL {places.protocol}", f"#define SOCK_V6_ADDRESS {places.address_v6}"]
     return "\n".join(lines)
 
 
