@@ -229,11 +229,19 @@ def _connecting(pid: int) -> dict[int, int]:
         inodes |= {int(row[_INODE_COLUMN]) for row in rows if len(row) > _INODE_COLUMN and row[3] == b"02"}
     found: dict[int, int] = {}
     if inodes:
-        for fd in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - thousands
+        for fd in _descriptors(pid):
             match = _SOCKET.fullmatch(_link(f"/proc/{pid}/fd/{fd}"))
             if match and int(match[1]) in inodes:
                 found.setdefault(int(match[1]), int(fd))
     return found
+
+
+def _descriptors(pid: int) -> list[str]:
+    """Its descriptors; none when it is gone, or may not be looked at."""
+    try:
+        return os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 - thousands
+    except OSError:
+        return []
 
 
 def _place(pid: int, tid: int) -> str:
