@@ -70,6 +70,18 @@ BPF_TABLE("lru_hash", struct given_key, struct given, given, 1024);
 /* socket → the connect that it came from, until the first bytes pass: which may be the beginning of TLS */
 BPF_TABLE("lru_hash", u64, struct connect, handshakes, 256);
 
+/* (process, server) → when it last answered a question with an OPT record, and one without */
+struct server_key {
+  u32 host_pid;
+  u32 family;
+  u8 address[16];
+};
+struct server_answers {
+  u64 plain_ns;
+  u64 edns_ns;
+};
+BPF_TABLE("lru_hash", struct server_key, struct server_answers, answers_of, 256);
+
 BPF_HASH(waits, u64, struct wait, MAX_WAITS);
 BPF_HASH(unread, u64, struct unread, 256);
 

@@ -250,6 +250,25 @@ INLINE void note_stray(struct lookup *record, u8 fits, u8 family, u8 *sender) {
   __builtin_memcpy(record->addresses[STRAY_SENDER], sender, 16);
 }
 
+/* Which kind of question this server does answer. */
+INLINE void note_answer(u32 host_pid, struct query *query, u64 now) {
+  struct server_key key = {.host_pid = host_pid, .family = query->family};
+  __builtin_memcpy(key.address, query->server, 16);
+  struct server_answers *known = answers_of.lookup(&key), fresh = {};
+  bool has_edns = query->flags & QUERY_EDNS;
+  if (!known) {
+    if (has_edns)
+      fresh.edns_ns = now;
+    else
+      fresh.plain_ns = now;
+    answers_of.update(&key, &fresh);
+  } else if (has_edns) {
+    known->edns_ns = now;
+  } else {
+    known->plain_ns = now;
+  }
+}
+
 /* What counts of a message that has arrived. */
 struct reply {
   u16 id;
@@ -299,6 +318,7 @@ INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, st
         query->rcode = bits & 15;
         query->answers = reply->answers;
         query->reply_bytes = reply->bytes;
+        if (query->transport == IPPROTO_UDP) note_answer(record->host_pid, query, now);
         count(QUERIES_ANSWERED, 1);
         observe(LATENCY_QUERY, now - query->sent_ns);
       }

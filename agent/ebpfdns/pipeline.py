@@ -110,6 +110,7 @@ class Pipeline:
         return lines
 
     def _on_scan(self, item: items.Scan) -> list[Event]:
+        self._around.configured(item.resolv_confs, item.answers)
         lines: list[Event] = []
         for lookup in self._facts(item, decode.lookup, item.lookups, lines):
             lines += self._is_open(item, self._redacted(self._completed(item, lookup)))
@@ -331,7 +332,10 @@ class Pipeline:
             lookup=thing if isinstance(thing, Lookup) else None,
             connect=thing if isinstance(thing, Connect) else None,
             thread=scan.threads.get(str(thing.tid)) if scan else None,
-            resolv_conf=scan.resolv_confs.get(pid) if scan else None,
+            resolv_conf=self._around.resolv_conf(thing.pid),
+            now_wall_ns=item.wall_ns,
+            process_started_wall_ns=self._around.started_wall_ns(thing.pid),
+            answers=self._around.answers(thing.host_pid),
             process=scan.processes.get(pid) if scan else None,
             others=self._others(thing),
             siblings=_siblings(scan, thing) if scan else (),

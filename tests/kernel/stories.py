@@ -5,6 +5,7 @@ Owns: the table. Must not know: how a story is played or checked.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from play import SHORT
@@ -161,6 +162,46 @@ STORIES = {
     ),
     "its own firewall": Story(
         "glibc", FAULTS["local_firewall"], (), ("local_firewall", "confirmed"), ("send_refused_eperm",)
+    ),
+    "no server in the file": Story(
+        "glibc",
+        FAULTS["no_nameserver"],
+        (),
+        ("no_nameserver", "confirmed"),
+        ("resolv_conf_empty", "socket_error"),
+    ),
+    "no server in the file, to musl": Story(
+        "musl",
+        FAULTS["no_nameserver"],
+        (("no_nameserver", "confirmed"),) * 2,
+        ("no_nameserver", "confirmed"),
+        ("resolv_conf_empty", "no_reply", UNSURE, UNSURE),
+    ),
+    "a long search": Story(
+        "glibc",
+        FAULTS["search_amplification"],
+        (LIKELY_SILENT, ("unknown", "possible"), ("search_amplification", "confirmed")),
+        ("search_amplification", "confirmed"),
+        (*("search_step",) * 4, "ndots_search"),
+    ),
+    "a long search, to musl": Story(
+        "musl",
+        FAULTS["search_amplification"],
+        (LIKELY_SILENT, ("unknown", "possible"), ("search_amplification", "confirmed")),
+        ("search_amplification", "confirmed"),
+        (*("search_step",) * 4, "ndots_search"),
+        "timeout:5",
+    ),
+    "a search whose last step hangs": Story(
+        "glibc",
+        replace(
+            FAULTS["search_amplification"],
+            name="own",
+            servers=(ServerPlan((ONE,), ({"suffix": "c.lab.test", "drop": True}, {"rcode": 3})),),
+        ),
+        (("unknown", "possible"),) * 2,
+        LIKELY_SILENT,
+        ("no_reply", "search_step"),
     ),
     "no such name": Story("glibc", FAULTS["nxdomain"], (), None),
     "one reply lost": Story(

@@ -44,6 +44,7 @@ class Story(NamedTuple):
     words: tuple[str, ...] = ()
     options: str = "timeout:2 attempts:1"  # of resolv.conf
     agent_words: tuple[str, ...] = ("--all",)
+    then_conf: str = ""  # the text of resolv.conf once the first lookup has ended
     stops_at: str = ""  # a kind of line, or a cause, after whose third its program is killed
     workload: str = "lookup"  # which of ours
     program: tuple[str, ...] = ()  # instead of ours
@@ -64,6 +65,14 @@ STORIES = {
     "tcp": Story("tcp"),
     "first_ns_dead": Story("first_ns_dead"),
     "reply_ignored": Story("reply_ignored"),
+    "search_amplification": Story("search_amplification"),
+    "no_nameserver": Story("no_nameserver"),
+    "stale_resolv_conf": Story(
+        "stale_resolv_conf",
+        words=("--count", "2", "--repeat-delay-us", "700000"),
+        then_conf="nameserver 192.0.2.54\n",
+    ),
+    "bypass": Story("bypass", words=("--server", "192.0.2.54", "--connected"), workload="wire"),
     "local_firewall": Story("local_firewall"),
     "one_reply_lost": Story("one_reply_lost", options="timeout:1 attempts:1"),
     "late_reply": Story("late_reply", options="timeout:1 attempts:2"),
@@ -125,6 +134,9 @@ def record(name: str, story: Story, programs: dict[str, Path]) -> None:
         words += story.agent_words
         with Agent("attach", *words) as agent:
             program.go()
+            if story.then_conf:
+                agent.wait_for(lambda line: line["event"] == "lookup")
+                sandbox.write_resolv_conf(story.then_conf)
             if story.stops_at:
                 told = agent.wait_for(lambda line: story.stops_at in {line["event"], cause_of(line)}, count=3)
                 os.kill(told[-1]["process"]["pid"], signal.SIGKILL)

@@ -38,6 +38,10 @@ CAUSES: dict[str, list[str | None]] = {
     "one_reply_lost": ["one_reply_lost"],
     "late_reply": ["late_reply"],
     "reply_ignored": ["reply_ignored"],
+    "search_amplification": ["search_amplification"],
+    "no_nameserver": ["no_nameserver"],
+    "stale_resolv_conf": [None, "stale_resolv_conf"],
+    "bypass": ["bypass"],
     "local_firewall": ["local_firewall"],
     "threads": ["ns_silent", "ns_silent", "ns_silent"],
     "connect_after_dns": [None],
@@ -146,7 +150,7 @@ def test_nothing_tells_where_it_was_recorded(story: str) -> None:
         told = json.loads(line)
         assert told["host"] == {"name": "ci-7"}
         executable = told.get("process", {}).get("executable")
-        programs = [{"name": name, "path": f"/opt/{name}"} for name in ("lookup", "eventloop")]
+        programs = [{"name": name, "path": f"/opt/{name}"} for name in ("lookup", "eventloop", "wire")]
         assert executable in (None, NODE, *programs)
     assert str(HERE.parents[1]) not in recording(story).read_text()
 

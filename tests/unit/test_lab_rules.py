@@ -108,7 +108,8 @@ def test_each_fault_is_a_sentence_and_valid_scripts(name: str) -> None:
     for server in fault.servers:
         if isinstance(server, ServerPlan):
             assert rules.parse(json.dumps(server.script))
-            assert set(server.listen) <= set(fault.nameservers)
+            others = fault.program != ("target",)  # it finds its servers in ways of its own
+            assert others or set(server.listen) <= set(fault.nameservers)
 
 
 def test_options_go_into_resolv_conf() -> None:

@@ -94,6 +94,7 @@ def test_of_a_process_that_is_gone_nothing_is_known() -> None:
         "target": "/etc/resolv.conf",
         "size_bytes": None,
         "mtime_wall_ns": None,
+        "replaced": None,
     }
     assert resolv_conf(4194305) == content | file
 
@@ -108,5 +109,5 @@ def test_the_file_behind_the_link(tmp_path: Path) -> None:
         found = resolv_conf(process.pid)
         process.kill()
     assert found["nameservers"] == ["127.0.0.53"]
-    assert (found["target"], found["size_bytes"]) == ("/run/stub.conf", 22)
+    assert (found["target"], found["size_bytes"], found["replaced"]) == ("/run/stub.conf", 22, False)
     assert found["mtime_wall_ns"] == (tmp_path / "run/stub.conf").stat().st_mtime_ns

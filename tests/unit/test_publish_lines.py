@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +69,13 @@ def test_rfc3339_is_what_datetime_writes(wall_ns: int) -> None:
     """Six digits of a second, cut and not rounded, in UTC."""
     at = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=wall_ns // 1000)
     assert lines.rfc3339(wall_ns) == at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    assert lines.wall_ns(lines.rfc3339(wall_ns)) == wall_ns // 1000 * 1000
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-03-02", "2026-03-02T09:14:07"])
+def test_a_text_without_a_time_has_none(text: str) -> None:
+    """What names no moment is no moment."""
+    assert lines.wall_ns(text) is None
 
 
 @given(st.integers(-(10**18), 10**18))

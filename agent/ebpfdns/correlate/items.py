@@ -95,6 +95,8 @@ class Scan(Item):
     waits: dict[str, bytes] = field(default_factory=dict)  # tid → struct wait
     threads: dict[str, dict[str, Any]] = field(default_factory=dict)  # tid → snapshot
     resolv_confs: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → /etc/resolv.conf
+    #: "host pid address" → plain_ns, edns_ns: when that server last answered each kind of question
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     processes: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → snapshot of the process
     siblings: dict[str, Addresses] = field(default_factory=dict)  # key of a connect → beside its own
     #: pid → "udp:40001" → {fd, rx_queue_bytes}: sockets that an answer has come to

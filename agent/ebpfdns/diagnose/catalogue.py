@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from ebpfdns.diagnose.rules import (
     agent_blind,
     avahi_stall,
+    bypass,
     child_process,
     coalesced_wait,
     connect_after_dns,
+    edns_dropped,
     fd_exhausted,
     first_ns_dead,
     fork_lock_inherited,
@@ -27,6 +29,7 @@ from ebpfdns.diagnose.rules import (
     late_reply,
     local_firewall,
     mdns_timeout,
+    no_nameserver,
     ns_refused,
     ns_silent,
     ns_unreachable,
@@ -38,6 +41,8 @@ from ebpfdns.diagnose.rules import (
     reply_not_read,
     resolved_ipc_stall,
     resolved_stub_silent,
+    search_amplification,
+    stale_resolv_conf,
     target_stopped,
     tcp53_blocked,
     tcp53_silent,
@@ -65,6 +70,7 @@ class Entry:
     rule: Rule | None = None
     connect_rule: ConnectRule | None = None
     about_silence: bool = False  # rests on "no answer was seen": needs every question, and the wire
+    explains: frozenset[str] = frozenset()  # it says why these are so, and takes their place when sure
     last_resort: bool = False  # only for what is plainly not healthy
 
     @property
@@ -72,6 +78,11 @@ class Entry:
         """Whether a line can carry it today."""
         return self.rule is not None or self.connect_rule is not None
 
+
+#: what a wrong server looks like
+WRONG_SERVER = frozenset(
+    {"ns_refused", "ns_silent", "ns_unreachable", "first_ns_dead", "resolved_stub_silent", "late_reply"}
+)
 
 CATALOGUE = (
     Entry("target_stopped", "The program itself is stopped, frozen or out of CPU time.", target_stopped.rule),
@@ -159,19 +170,44 @@ CATALOGUE = (
         one_reply_lost.rule,
         about_silence=True,
     ),
-    Entry("edns_dropped", "Large answers, or questions with EDNS, get lost on the way; small ones pass."),
-    Entry("search_amplification", "The name is tried with each search suffix first."),
+    Entry(
+        "edns_dropped",
+        "Questions with EDNS get lost on the way; those without pass.",
+        edns_dropped.rule,
+        about_silence=True,
+    ),
+    Entry(
+        "search_amplification",
+        "The name is tried with each search suffix first.",
+        search_amplification.rule,
+    ),
     Entry(
         "ns_silent",
         "Every DNS server gets the question, and none answers.",
         ns_silent.rule,
         about_silence=True,
     ),
-    Entry("no_nameserver", "resolv.conf names no server, so the resolver asks 127.0.0.1."),
-    Entry("stale_resolv_conf", "The process still asks a server that resolv.conf no longer names."),
+    Entry(
+        "no_nameserver",
+        "resolv.conf names no server, so the resolver asks 127.0.0.1.",
+        no_nameserver.rule,
+        explains=frozenset({"ns_refused", "ns_silent", "ns_unreachable"}),
+    ),
+    Entry(
+        "stale_resolv_conf",
+        "The process still asks a server that resolv.conf no longer names.",
+        stale_resolv_conf.rule,
+        explains=WRONG_SERVER,
+    ),
     Entry("hosts_file_huge", "The time goes into reading /etc/hosts.", hosts_file_huge.rule),
     Entry("mdns_timeout", "Nobody on the link owns this name; multicast waits it out.", mdns_timeout.rule),
-    Entry("bypass", "The application asks servers of its own; resolv.conf plays no part."),
+    Entry(
+        "bypass",
+        "The application asks servers of its own; resolv.conf plays no part.",
+        bypass.rule,
+        bypass.of_connect,
+        explains=WRONG_SERVER,
+    ),
     Entry(
         "ipv6_first_blackholed",
         "IPv6 is tried first and goes nowhere; IPv4 would work.",

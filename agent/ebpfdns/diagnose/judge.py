@@ -6,6 +6,7 @@ Pure: the same situation always gives the same cause.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose import losses
@@ -13,8 +14,11 @@ from ebpfdns.diagnose.case import A_SECOND_NS, ConnectCase, LookupCase
 from ebpfdns.diagnose.catalogue import CATALOGUE
 from ebpfdns.diagnose.cause import Evidence
 from ebpfdns.diagnose.rules import child_process
+from ebpfdns.diagnose.wording import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ebpfdns.diagnose.catalogue import Entry
     from ebpfdns.diagnose.cause import Cause
     from ebpfdns.model.facts import Lookup, Situation
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 NO_SUCH_NAME = (-2, -5, 1, 4)
 #: The caller asked for something impossible: EAI_BADFLAGS, _FAMILY, _SOCKTYPE, _SERVICE, _ADDRFAMILY.
 BAD_CALL = (-1, -6, -7, -8, -9)
+TWO_STEPS = 2
 ANSWERS = (0, 3)  # NOERROR (without records), NXDOMAIN
 
 
@@ -37,15 +42,60 @@ def judge(situation: Situation) -> Cause | None:
 
 
 def _judge_lookup(case: LookupCase) -> Cause | None:
-    for entry in CATALOGUE:
-        if entry.rule is None or (entry.last_resort and _is_healthy(case)):
-            continue
-        if case.situation.parent is not None and entry.rule is not child_process.rule:
-            continue  # of a process that is not traced nothing else is known
-        cause = entry.rule(case)
+    if case.situation.parent is not None:  # of a process that is not traced nothing else is known
+        return _first(case, (entry for entry in CATALOGUE if entry.rule is child_process.rule))
+    found = _first(case, (entry for entry in CATALOGUE if not entry.last_resort)) or _of_the_last_step(case)
+    if found is not None or _is_healthy(case):
+        return found
+    return _first(case, (entry for entry in CATALOGUE if entry.last_resort))
+
+
+def _first(case: LookupCase, entries: Iterable[Entry]) -> Cause | None:
+    for entry in entries:
+        cause = entry.rule(case) if entry.rule else None
         if cause is not None:
-            return _as_sure_as_seen(cause, entry, case)
+            return _explained(_as_sure_as_seen(cause, entry, case), case)
     return None
+
+
+def _of_the_last_step(case: LookupCase) -> Cause | None:
+    """Of a name that is searched for, and hangs at one of its suffixes: the cause is that step's."""
+    names = list(dict.fromkeys(query.name for query in case.sent if query.name is not None))
+    if len(names) < TWO_STEPS:
+        return None
+    earlier = [query for query in case.sent if query.name not in (names[-1], None)]
+    queries = tuple(query for query in case.lookup.queries if query.name in (names[-1], None))
+    begins_ns = min(query.sent_ns for query in queries)
+    if any(query.reply_ns is None or query.reply_ns > begins_ns for query in earlier):
+        return None
+    if case.at_ns - begins_ns < A_SECOND_NS:
+        return None
+    lookup = replace(case.lookup, queries=queries)
+    step = LookupCase(replace(case.situation, lookup=lookup), lookup)
+    cause = _first(step, (entry for entry in CATALOGUE if entry.about_silence))
+    if cause is None:
+        return None
+    text = f"other names of its search were answered; {shown(names[-1])} is the one that waits"
+    return cause.at_most("likely").with_evidence(Evidence("search_step", text, {"names": len(names)}))
+
+
+def _explained(cause: Cause, case: LookupCase) -> Cause:
+    """Why it is so, where the configuration says that: then what was found is the evidence of it.
+
+    Only when that is sure; otherwise what speaks for it is told beside.
+    """
+    for entry in CATALOGUE:
+        if cause.id not in entry.explains or entry.rule is None:
+            continue
+        reason = entry.rule(case)
+        if reason is None:
+            continue
+        if reason.confidence == "confirmed":
+            if any(told.fact == "events_lost" for told in cause.evidence):
+                reason = reason.at_most(cause.confidence)
+            return reason.with_evidence(*cause.evidence)
+        return cause.with_evidence(*reason.evidence)
+    return cause
 
 
 def _judge_connect(case: ConnectCase) -> Cause | None:

@@ -99,6 +99,8 @@ class Fault:
     connect_port: int | None = None  # the target should connect to the answer, on this port
     uses_tls: bool = False  # … and begin a TLS handshake there
     name_asked: str = topology.NAME
+    search: tuple[str, ...] = ()  # of resolv.conf
+    options: str = ""  # of resolv.conf, always
     #: the module of the lab that looks up, with words of its own; only `target` tells what came of it
     program: tuple[str, ...] = ("target",)
     command: tuple[str, ...] = ()  # instead: a program that takes the same options
@@ -108,7 +110,9 @@ class Fault:
     def resolv_conf(self, options: str = "") -> str:
         """The text for /etc/resolv.conf; `options` as in "timeout:1 attempts:1"."""
         lines = [f"nameserver {address}\n" for address in self.nameservers]
-        return "".join(lines) + (f"options {options}\n" if options else "")
+        lines += [f"search {' '.join(self.search)}\n"] if self.search else []
+        words = " ".join(filter(None, [options, self.options]))
+        return "".join(lines) + (f"options {words}\n" if words else "")
 
     @contextlib.contextmanager
     def setup(self, sandbox: Sandbox, *, options: str = "", log: bool = True) -> Iterator[Running]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from ebpfdns.lab import topology
 from ebpfdns.lab.fault import Fault, RuleFields, ServerPlan, SilentListener
-from ebpfdns.lab.firewall import walled
 from ebpfdns.lab.local_faults import LOCAL_FAULTS
+from ebpfdns.lab.wire_faults import WIRE_FAULTS
 
 __all__ = ["FAULTS", "GOOD_ANSWER", "Fault", "RuleFields", "ServerPlan", "SilentListener", "late_reply"]
 
@@ -76,19 +76,6 @@ TABLE = (
     ),
     late_reply(),
     Fault(
-        name="reply_ignored",
-        sentence="The server answers from an address that was not asked, as one with two addresses may.",
-        servers=_server({**GOOD_ANSWER, "source": topology.SERVER_2}),
-        expected_cause="reply_ignored",
-    ),
-    Fault(
-        name="local_firewall",
-        sentence="This host's own firewall lets no question leave.",
-        servers=_server(GOOD_ANSWER),
-        expected_cause="local_firewall",
-        prepare=walled("output", "udp dport 53 drop"),
-    ),
-    Fault(
         name="tcp",
         sentence="The answer is too long for UDP, so it comes over TCP: slower, and fine.",
         servers=_server({"transport": "udp", "truncate": True}, GOOD_ANSWER),
@@ -132,6 +119,7 @@ TABLE = (
         expected_cause="child_process",
         program=("target", "--in-child"),
     ),
+    *WIRE_FAULTS,
     *LOCAL_FAULTS,
 )
 

@@ -63,6 +63,7 @@ PLANS = {
     "unreachable": Plan(gets_stuck=False),
     "servfail": Plan(gets_stuck=False),
     "local_firewall": Plan(gets_stuck=False),
+    "no_nameserver": Plan(gets_stuck=False),
     "one_reply_lost": Plan("timeout:2 attempts:1"),  # glibc waits three times
     "late_reply": Plan("timeout:4 attempts:2"),  # the answer to the first question comes in the second round
     "connect_after_dns": Plan(shows_all=True),

@@ -22,6 +22,7 @@ from typing import Any
 Found = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 GO_POLL_MS = 2
+RESOLV_CONF = "/etc/resolv.conf"
 
 
 def main() -> None:
@@ -31,9 +32,13 @@ def main() -> None:
     parser.add_argument("--connect", type=int, metavar="PORT", help="then connect to the first address")
     parser.add_argument("--tls", action="store_true", help="… and begin TLS there")
     parser.add_argument("--in-child", action="store_true", help="let a child do it, and wait for that")
+    parser.add_argument("--replace", metavar="TEXT", help="look up once before, then write /etc/resolv.conf")
     parser.add_argument("--ready-file", metavar="FILE", help="create it when ready")
     parser.add_argument("--go-file", metavar="FILE", help="wait until it exists")
     chosen = parser.parse_args()
+    if chosen.replace is not None:
+        look_up(chosen.name, 0)
+        replace_resolv_conf(chosen.replace)
     if chosen.ready_file:
         os.close(os.open(chosen.ready_file, os.O_CREAT | os.O_WRONLY, 0o644))
     wait_for_go(chosen.go_file)
@@ -45,6 +50,13 @@ def main() -> None:
     if chosen.connect and addresses:
         result["connect"] = connect(addresses[0], chosen.name if chosen.tls else None)
     sys.stdout.write(json.dumps(result) + "\n")
+
+
+def replace_resolv_conf(text: str) -> None:
+    """Another file under that name, as a package or a daemon does it."""
+    with open(f"{RESOLV_CONF}.new", "w", encoding="ascii") as fresh:  # noqa: PTH123 - as below
+        fresh.write(text)
+    os.rename(f"{RESOLV_CONF}.new", RESOLV_CONF)  # noqa: PTH104 - as below
 
 
 def wait_for_go(path: str | None) -> None:

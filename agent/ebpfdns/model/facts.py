@@ -211,6 +211,9 @@ class Situation:
     thread: dict[str, Any] | None = None
     #: the target's /etc/resolv.conf as it is now (`observe.resolv_conf`); None: not read
     resolv_conf: dict[str, Any] | None = None
+    #: wall clock at now_ns, and when the process began; None: not known
+    now_wall_ns: int | None = None
+    process_started_wall_ns: int | None = None
     #: the whole process's snapshot: keys as `observe.process_snapshot` gives them; None: not taken
     process: dict[str, Any] | None = None
     others: tuple[Other, ...] = ()  # the oldest first
@@ -219,6 +222,8 @@ class Situation:
     wait: Wait | None = None  # of its thread; None: it never waited in epoll, poll or select
     #: "udp:40001" → {fd, rx_queue_bytes} of the sockets that it asked from; what is not there was not found
     queues: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: address → plain_ns, edns_ns: when the server last answered the process each kind of question
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     resolver: str = "unknown"  # glibc, musl, unknown
     wire: bool = True  # coverage: DNS packets are seen
     lost: dict[str, int] = field(default_factory=dict)  # loss counters that moved since the lookup began

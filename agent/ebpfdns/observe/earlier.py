@@ -78,6 +78,7 @@ class Earlier:
         """
         if is_last:
             self.connects.find(targets, now_ns)
+        seen = self._threads_seen_asking() if is_last else frozenset()
         for target in targets:
             places = {tid: _place(target.pid, tid) for tid in threads(target.pid)}
             looks = self._looks_of(target, places, is_last=is_last)
@@ -85,6 +86,7 @@ class Earlier:
             found = {tid: wait for tid, wait in waits.items() if wait is not None}
             if is_last:
                 self._release_all_but(found, target.pid)
+                found = {tid: wait for tid, wait in found.items() if (target.pid, tid) not in seen}
             asleep = last_run.asleep_ns(target.pid, found)
             for tid, wait in found.items():
                 held = Held(target.pid << 32 | tid | self._mark, target.pid, tid, now_ns, places[tid], wait)
@@ -117,6 +119,12 @@ class Earlier:
             record = self._maps.lookup_of(held.key)
             if record is None or not leftovers.drop(self._maps, record, Counter.LOOKUPS_UNSEEN):
                 self._maps.count_found(Counter.LOOKUPS_STARTED, -1)
+
+    def _threads_seen_asking(self) -> frozenset[tuple[int, int]]:
+        """(pid, tid) of those whose questions the packets told already: these began since."""
+        open_now = self._maps.open_lookups(1 << 63)
+        heads = [struct.unpack_from("=QQQII", raw, _LOOKUP["key"]) for raw in open_now]
+        return frozenset((pid, tid) for key, _, _, pid, tid in heads if key >> 63)
 
     def is_sure(self, key: int) -> bool:
         """Whether it waits for so long that it is worth a word."""

@@ -216,6 +216,16 @@ class KernelMaps:
         """A thread has begun with it."""
         self._maps["queued"].remove(U64.pack(key))
 
+    def answers_of(self) -> list[tuple[bytes, bytes]]:
+        """(struct server_key, struct server_answers) of each process and server."""
+        found = self._maps["answers_of"]
+        keys, values, count = found.items()
+        key, value = found.key_bytes, found.value_bytes
+        return [
+            (bytes(keys[i * key : (i + 1) * key]), bytes(values[i * value : (i + 1) * value]))
+            for i in range(count)
+        ]
+
     def wait_of(self, key: int) -> bytes | None:
         """A thread's struct wait."""
         return self._maps["waits"].get(U64.pack(key))

@@ -31,6 +31,7 @@ class ResolvConf(TypedDict):
     target: NotRequired[str | None]  # after symbolic links, as the process names it
     size_bytes: NotRequired[int | None]
     mtime_wall_ns: NotRequired[int | None]
+    replaced: NotRequired[bool | None]  # the file has no name any more: still mounted, and replaced outside
 
 
 def resolv_conf(pid: int) -> ResolvConf:
@@ -38,10 +39,12 @@ def resolv_conf(pid: int) -> ResolvConf:
     root = f"/proc/{pid}/root"
     place = path_in_root(root, PATH)
     found = _content(pid, place)
-    found |= {"path": PATH, "target": place.removeprefix(root), "size_bytes": None, "mtime_wall_ns": None}
+    found |= {"path": PATH, "target": place.removeprefix(root)}
+    found |= {"size_bytes": None, "mtime_wall_ns": None, "replaced": None}
     with contextlib.suppress(OSError):
         status = os.stat(place)  # noqa: PTH116 - a path of /proc
         found |= {"size_bytes": status.st_size, "mtime_wall_ns": status.st_mtime_ns}
+        found["replaced"] = status.st_nlink == 0
     return found
 
 

@@ -20,6 +20,7 @@ from ebpfdns.observe.earlier import SURE_NS
 from ebpfdns.observe.earlier_connects import refreshed
 from ebpfdns.observe.kernel_maps import is_earlier
 from ebpfdns.observe.process_snapshot import process_snapshot
+from ebpfdns.observe.server_answers import server_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -205,6 +206,9 @@ class Scanner:
             waits=waits,
             threads=threads,
             resolv_confs=confs,
+            answers=server_answers(
+                self._maps, {_thread_key(raw) >> 32 for kind, (raw, *_) in due if kind == "lookups"}
+            ),
             processes=snapshots,
             siblings=self._siblings.of([raw for kind, (raw, *_) in due if kind == "connects"]),
             queues=self._queues(due, now["now_ns"]),
@@ -258,6 +262,11 @@ class Scanner:
 
 def _flags(raw: bytes) -> int:
     return int(_HEAD.unpack_from(raw)[1])
+
+
+def _askers(due: list[_Due]) -> set[int]:
+    """The processes that asked somebody, as the initial pid namespace numbers them."""
+    return {_thread_key(raw) >> 32 for kind, (raw, *_) in due if kind == "lookups"}
 
 
 def _thread_key(raw: bytes) -> int:

@@ -25,6 +25,7 @@ from ebpfdns.model.boundary import Counter, FrameKind
 from ebpfdns.observe import leftovers
 from ebpfdns.observe.accounts import loss_totals, own_cost
 from ebpfdns.observe.child_watch import ChildWatch
+from ebpfdns.observe.configurations import Configurations
 from ebpfdns.observe.earlier import Earlier
 from ebpfdns.observe.loop_watch import LoopWatch
 from ebpfdns.observe.plan import IDLE_NS, MS, OPEN_NS, RESCAN_AFTER_MS, Plan
@@ -85,6 +86,7 @@ class Session:
         ports, stuck_after_ns = frozenset(variant.dns_ports), options.stuck_after_ns
         # Followed children are targets themselves.
         self._children = None if variant.follow_children else ChildWatch(ports, stuck_after_ns)
+        self._configurations = Configurations(self._alive_tid)
         self._poller = select.poll()
         self._dropped = 0
         self._told_losses: dict[str, int] = {}
@@ -151,6 +153,11 @@ class Session:
                 coverage=target.coverage(self._kernel),
             )
         )
+        self._feed_some(self._configurations.of([target.pid], **self._now()))
+
+    def _feed_some(self, scan: items.Scan | None) -> None:
+        if scan is not None:
+            self._feed(scan)
 
     def _end(self) -> None:
         """The last frames, a `target` line each, the last `stats`, and everything on its way out."""
@@ -251,6 +258,8 @@ class Session:
 
     def _feed_frames(self, frames: list[bytes]) -> None:
         """In order; a new process or program is met before what it did next is told."""
+        now = self._now()
+        self._feed_some(self._configurations.of_ended(frames, **now))
         at = 0
         for end, raw in enumerate(frames, 1):
             if raw.startswith(PROCESS_FRAME):
@@ -345,6 +354,7 @@ class Session:
         target = self._targets.pop(pid)
         self._look_at_children()
         self._feed(items.Gone(**self._now(), pid=pid, status=status))
+        self._configurations.forget(pid)
         with contextlib.suppress(OSError):
             self._kernel.maps.remove_target(pid)
         if self._targets:  # otherwise everything ends now, all at once

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -21,6 +22,7 @@ KEY_ORDER = (
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 #: Characters that Python counts as printable although nothing can be seen: fillers and variation selectors.
 INVISIBLE = frozenset(
@@ -84,6 +86,14 @@ def rfc3339(wall_ns: int) -> str:
     """Nanoseconds since 1970 as UTC with six digits of a second: 2026-03-02T09:14:07.512345Z."""
     second, ns = divmod(wall_ns, NS_PER_S)
     return f"{_second(second)}.{ns // 1000:06d}Z"
+
+
+def wall_ns(text: str) -> int | None:
+    """What `rfc3339` was given, to the microsecond; None for a text that is none of its own."""
+    try:
+        return (datetime.fromisoformat(text) - EPOCH) // MICROSECOND * 1000
+    except (ValueError, TypeError):
+        return None
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns.model.facts import Connect, Lookup
 from ebpfdns.publish import events
-from ebpfdns.publish.lines import printable
+from ebpfdns.publish.lines import printable, wall_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ebpfdns.correlate.items import Attached, Item
     from ebpfdns.publish.events import Event
 
@@ -26,6 +28,8 @@ class Surroundings:
         self.host = host
         self._targets: dict[int, Attached] = {}
         self._children: dict[int, dict[str, Any]] = {}  # not traced, and yet told of
+        self._resolv_confs: dict[int, dict[str, Any]] = {}
+        self._answers: dict[str, dict[str, Any]] = {}
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -38,6 +42,7 @@ class Surroundings:
 
     def remove(self, pid: int) -> Attached | None:
         """Forget a process; what was known of it."""
+        self._resolv_confs.pop(pid, None)
         return self._targets.pop(pid, None)
 
     def know_child(self, pid: int, process: dict[str, Any]) -> None:
@@ -55,6 +60,27 @@ class Surroundings:
         """Whose code resolves for a process."""
         target = self._targets.get(pid)
         return target.resolver if target else "unknown"
+
+    def started_wall_ns(self, pid: int) -> int | None:
+        """When a process began, by the wall clock."""
+        target = self._targets.get(pid)
+        text = target.process.get("start_time") if target else None
+        return None if text is None else wall_ns(text)
+
+    def configured(self, confs: Mapping[str, dict[str, Any]], answers: Mapping[str, dict[str, Any]]) -> None:
+        """What the resolv.conf of some processes says now, and what their servers have answered."""
+        self._resolv_confs |= {int(pid): conf for pid, conf in confs.items()}
+        if answers:
+            self._answers = dict(answers)
+
+    def answers(self, host_pid: int) -> dict[str, dict[str, Any]]:
+        """By address, as last read: when a server answered this process with and without EDNS."""
+        told = ((key.split(" ", 1), times) for key, times in self._answers.items())
+        return {address: times for (pid, address), times in told if pid == str(host_pid)}
+
+    def resolv_conf(self, pid: int) -> dict[str, Any] | None:
+        """As it was last read; None: it was not."""
+        return self._resolv_confs.get(pid)
 
     def line(self, kind: str, item: Item, message: str) -> Event:
         """A line about the agent as a whole."""
