@@ -244,6 +244,24 @@ INLINE void note_socket(u64 socket, struct ids *ids, u8 family, u8 transport, u1
   if (sockets.update(&socket, &fresh) != 0) count(LOST_SOCKETS_FULL, 1);
 }
 
+/* Where a thread's wire lookup with a truncated answer is found: it may go on by TCP. */
+INLINE struct waiting *truncated_at(u64 call_key) {
+  int place = (u32)call_key & (WAITING_PLACES - 1);
+  return waiting.lookup(&place);
+}
+
+/* This thread connects to a DNS server: for the lookup whose answer was truncated, if there is one. */
+INLINE void follow_truncated(u64 socket_key, u64 call_key) {
+  struct waiting *truncated = truncated_at(call_key);
+  if (!truncated || truncated->id || truncated->port || truncated->question_hash != (u32)call_key) return;
+  u64 key = truncated->key;
+  struct lookup *record = lookups.lookup(&key);
+  struct dns_socket *socket = sockets.lookup(&socket_key);
+  if (!record || record->status || record->api != API_WIRE || !socket) return;
+  record->flags |= LOOKUP_GOES_BY_TCP;
+  socket->open_keys[0] = key;
+}
+
 INLINE void tcp_begins(struct tcp_state_change *ctx) {
   struct ids ids;
   if (!current_target(&ids)) return;
@@ -281,7 +299,9 @@ INLINE void tcp_begins(struct tcp_state_change *ctx) {
   record->tcp_state = TCP_SYN_SENT;
   u8 token = 1;
   connect_tokens.update(&socket, &token);
-  if (IS_DNS_PORT(ctx->port)) note_socket(socket, &ids, ctx->family, IPPROTO_TCP, ctx->port, address);
+  if (!IS_DNS_PORT(ctx->port)) return;
+  note_socket(socket, &ids, ctx->family, IPPROTO_TCP, ctx->port, address);
+  follow_truncated(socket, ids.host);
 }
 
 INLINE int tcp_state_has_changed(struct tcp_state_change *ctx) {

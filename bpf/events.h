@@ -63,6 +63,7 @@ enum status {
 #define LOOKUP_SOCKET_CLOSED 32 /* wire: its socket was closed with a question unanswered */
 #define LOOKUP_MAY_BE_MISSED 64 /* a map was full: queries of this lookup may be missing */
 #define LOOKUP_ANSWER_UNREAD 128 /* wire: all answers came while its thread was away from its event loop */
+#define LOOKUP_GOES_BY_TCP 512 /* wire: an answer was truncated, and its thread connects to the server */
 #define LOOKUP_BEFORE_ATTACH 256 /* it began before tracing did: since start_ns it is known */
 
 /* struct query.flags */

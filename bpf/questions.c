@@ -128,8 +128,13 @@ INLINE void end_wire_lookup(struct lookup *record, u64 key, u32 flags) {
   u64 now = bpf_ktime_get_ns();
   record->status = STATUS_FAILED;
   LOOP (int i = 0; i < MAX_QUERIES; i++) {
-    if (i >= record->query_count || flags & LOOKUP_SOCKET_CLOSED) break;
-    if (record->queries[i].flags & QUERY_ANSWERED && record->queries[i].rcode == 0) record->status = STATUS_OK;
+    if (i >= record->query_count) break;
+    struct query *query = &record->queries[i];
+    if (!(query->flags & QUERY_ANSWERED) || query->rcode) continue;
+    /* Closed with an answer missing it has failed, unless a truncated one was good enough for the program. */
+    bool is_cut = query->flags & QUERY_TRUNCATED && query->transport == IPPROTO_UDP;
+    if (is_cut ? query->answers != 0 && !(record->flags & LOOKUP_GOES_BY_TCP) : !(flags & LOOKUP_SOCKET_CLOSED))
+      record->status = STATUS_OK;
   }
   u8 status = record->status;
   record->end_ns = now;
@@ -217,9 +222,15 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
   if (call) {
     record = record_of(call, key);
   } else {
-    key = first_key;
-    record = lookups.lookup(&key);
-    if (record && has_asked_this(record, &question)) {
+    key = socket->open_keys[0]; /* of a connection that was made for it */
+    if (!is_udp && key) record = lookups.lookup(&key);
+    if (record && !(record->flags & LOOKUP_GOES_BY_TCP)) record = NULL;
+    if (record && key != WIRE_KEY(record->queries[0].socket, question.name_hash)) record = NULL;
+    if (!record) {
+      key = first_key;
+      record = lookups.lookup(&key);
+    }
+    if (record && key == first_key && has_asked_this(record, &question)) {
       key = other_key;
       record = lookups.lookup(&key);
     }
@@ -340,6 +351,17 @@ INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, st
   }
   bool are_more_waiting = record->more_queries != record->more_answered;
   if (record->api != API_WIRE || !record->is_complete || are_more_waiting) return;
+  if (packet->transport == IPPROTO_UDP && bits & 0x0200) {
+    /* Its program asks again by TCP, or closes the socket. */
+    struct waiting *place = truncated_at(socket->call_key);
+    if (!place) return;
+    place->key = key;
+    place->question_hash = (u32)socket->call_key;
+    place->id = 0;
+    place->port = 0;
+    return;
+  }
+  if (packet->transport == IPPROTO_TCP && socket->open_keys[0] == key) socket->open_keys[0] = 0;
   if (record->flags & LOOKUP_ANSWER_UNREAD || is_left_unread(socket, record, key)) return;
   end_wire_lookup(record, key, 0);
 }

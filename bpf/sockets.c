@@ -100,6 +100,7 @@ int socket_closes(struct bpf_sock *ctx) {
     if (!lookup_key) continue;
     struct lookup *record = lookups.lookup(&lookup_key);
     if (!record) continue;
+    if (record->flags & LOOKUP_GOES_BY_TCP && socket->transport == IPPROTO_UDP) continue; /* it goes on there */
     end_wire_lookup(record, lookup_key, record->flags & LOOKUP_ANSWER_UNREAD ? 0 : LOOKUP_SOCKET_CLOSED);
   }
   u64 now = bpf_ktime_get_ns();

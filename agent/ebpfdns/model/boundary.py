@@ -110,6 +110,7 @@ class LookupFlag(IntFlag):
     MAY_BE_MISSED = 64
     ANSWER_UNREAD = 128
     BEFORE_ATTACH = 256
+    GOES_BY_TCP = 512
 
 
 class QueryFlag(IntFlag):
