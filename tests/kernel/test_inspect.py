@@ -171,11 +171,14 @@ def test_a_stuck_process(sandbox: Sandbox, programs: dict[str, Path]) -> None:
         target.process.kill()
     (waiting,) = [thread for thread in found["threads"] if thread["lookup"]]
     assert waiting["text"] == f"waits in poll for {topology.SERVER_1} port 53 (udp)"
-    assert waiting["lookup"]["seen_by"] == "dns"
+    assert waiting["lookup"] == {"seen_by": "dns", "api": "getaddrinfo", "name": "www.lab.test"}
+    assert waiting["stack"][0] == "poll"
+    assert {"getaddrinfo", "look_up"} <= set(waiting["stack"])
     assert "waits_in_lookup" in {finding["id"] for finding in found["findings"]}
     assert found["resolver"]["libc"].startswith("glibc 2.")
     assert found["cost"]["silent_s"] == 30
-    assert f"for {topology.SERVER_1} port 53 (udp) [in a lookup]" in pretty
+    told = f"for {topology.SERVER_1} port 53 (udp) [in getaddrinfo of www.lab.test]"
+    assert told in " ".join(pretty.split())
     assert "\x1b" not in pretty
 
 

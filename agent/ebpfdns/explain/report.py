@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Facts = Mapping[str, Any]
 
-THREAD_KEYS = ("tid", "name", "state", "syscall", "lookup")
+THREAD_KEYS = ("tid", "name", "state", "syscall", "stack", "lookup")
 
 
 def report(facts: Facts) -> dict[str, Any]:

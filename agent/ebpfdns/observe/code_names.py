@@ -60,6 +60,8 @@ def _functions_in(elf: ElfFile, section: Section, addresses: list[int]) -> dict[
         name_offset, info, _, section_index, _, _ = SYMBOL.unpack_from(table, index * SYMBOL.size)
         if first < after and info & 0xF == elf_symbols.STT_FUNC and section_index:
             name = elf_symbols.text_at(elf.read(strings_at + name_offset, MAX_NAME_BYTES), 0)
+            if not name or not name.isprintable():  # it will be shown
+                continue
             for address in addresses[first:after]:
                 names.setdefault(address, []).append(Function(name, start))
     return {address: min(found, key=_plainness) for address, found in names.items()}

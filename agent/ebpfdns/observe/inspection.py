@@ -130,9 +130,15 @@ def _threads(pid: int) -> list[Facts]:
     found = []
     for tid, facts in snapshot.thread_snapshots(pid, tids).items() if tids else ():
         wait = resolver_waits.resolver_wait(facts, DNS_PORTS)
-        lookup = None if wait is None else {"seen_by": wait.kind, "api": wait.api}
+        lookup = None if wait is None else {"seen_by": wait.kind, "api": wait.api, "name": _name(facts)}
         found.append({"tid": tid, **facts, "lookup": lookup})
     return found
+
+
+def _name(facts: Facts) -> str | None:
+    """What a thread asks for: as its program wrote it, else as the question has it."""
+    asked = facts.get("asked") or {}
+    return asked.get("program_name") or asked.get("name")
 
 
 def _not_seen(facts: Facts, tid: int) -> list[str]:

@@ -95,8 +95,15 @@ def _threads(report: Report) -> Iterator[str]:
     in_lookup = [thread for thread in threads if thread["lookup"]]
     others = [thread for thread in threads if not thread["lookup"]]
     for thread in [*in_lookup, *others[:MAX_IDLE_THREADS]]:
-        inside = "" if not thread["lookup"] else f" [in {thread['lookup']['api'] or 'a lookup'}]"
-        yield f"{thread['tid']} {thread['name'] or ''}: {thread['text']}{inside}"
+        yield f"{thread['tid']} {thread['name'] or ''}: {thread['text']}{_inside(thread['lookup'])}"
     left = (report["threads_total"] or len(threads)) - len(in_lookup) - min(len(others), MAX_IDLE_THREADS)
     if left > 0:
         yield f"and {left} more"
+
+
+def _inside(lookup: Report | None) -> str:
+    """Which call a thread is in, and for which name."""
+    if not lookup:
+        return ""
+    name = f" of {lookup['name']}" if lookup.get("name") else ""
+    return f" [in {lookup['api'] or 'a lookup'}{name}]"

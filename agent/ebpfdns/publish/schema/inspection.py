@@ -127,6 +127,7 @@ def _thread() -> Schema:
                 },
             ),
             "api": or_null(text("The function, when the stack shows it.")),
+            "name": or_null(text("What is looked up, when the stack shows it.")),
         },
     )
     fields = {
@@ -134,6 +135,7 @@ def _thread() -> Schema:
         "name": or_null(text("Its name.")),
         "state": or_null(text("As ps has it.")),
         "syscall": or_null(text("The system call it sits in; `running` in none.")),
+        "stack": or_null(items("Functions that have not returned, innermost first.", text("Its name."))),
         "lookup": or_null(lookup),
         "text": text("What it waits for, in words."),
     }
