@@ -42,6 +42,8 @@ PORTION = 256
 #: Snapshots in one scan: the later ones of a storm go without, and get theirs with their next line.
 SNAPSHOTS = 256
 WIRE_BIT = 1 << 63
+#: How often the CPU time of so many processes with something stuck is read, for the rate of the next look.
+CPU_RATE_NS, MAX_CPU_RATES = 2_000_000_000, 16
 #: what is known as a struct call: threads in a function, requests in a queue
 CALLS = ("calls", "queued")
 #: An answer that lies there for so long is not read: whoever waits for it reads it within a millisecond.
@@ -69,6 +71,7 @@ class Scanner:
         self._alive_tid = alive_tid
         self._had_gone = False
         self._cpu = CpuWatch()
+        self._cpu_next_ns = 0
         #: handshakes that are counted as open and are not there any more: the kernel makes room by itself
         self.evicted_handshakes = 0
 
@@ -85,6 +88,7 @@ class Scanner:
         queued = pool_queue.still_queued(self._maps, self._alive_tid, older_ns)
         self.open_names |= {("lookup", key, struct.unpack_from("=Q", raw)[0]) for key, raw in calls + queued}
         self.open_names |= {("connect", key, start) for _, key, start, _, _, _ in connects}
+        self._renew_cpu_rates({pid for *_, pid, _ in lookups}, now_ns)
         due, expired, read = self._due_lookups(lookups, now_ns)
         due += self._due_calls("calls", calls, now_ns) + self._due_calls("queued", queued, now_ns)
         due_connects, expired_connects = self._due_connects(connects, now_ns)
@@ -97,6 +101,13 @@ class Scanner:
             )
         for at in range(0, len(due), PORTION):
             yield self._portion(due[at : at + PORTION], with_snapshots=at < SNAPSHOTS)
+
+    def _renew_cpu_rates(self, pids: set[int], now_ns: int) -> None:
+        """What is stuck for long is looked at seldom: that its CPU limit holds it now shall be seen then."""
+        if now_ns >= self._cpu_next_ns:
+            self._cpu_next_ns = now_ns + CPU_RATE_NS
+            for pid in sorted(pids)[:MAX_CPU_RATES]:
+                self._cpu.facts(self._alive_tid(pid))
 
     def _open_handshakes(self, older_ns: int, now_ns: int) -> list[bytes]:
         """Those that are old enough to matter; and how many are counted as open but gone is found out."""
