@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +52,7 @@ class Story(NamedTuple):
     name: str = "www.lab.test"
     stuck_after: str = "500ms"
     descriptors: int | None = None  # its limit
+    is_stuck_first: bool = False  # the agent comes when it waits already
 
 
 STORIES = {
@@ -58,6 +60,7 @@ STORIES = {
     "silent": Story("silent"),
     "silent-musl": Story("silent", "musl"),
     "silent-wire": Story("silent", "musl-stripped"),
+    "silent-before": Story("silent", options="timeout:2 attempts:3", is_stuck_first=True),
     "refused": Story("refused"),
     "servfail": Story("servfail", "musl"),
     "unreachable": Story("unreachable"),
@@ -123,7 +126,7 @@ def record(name: str, story: Story, programs: dict[str, Path]) -> None:
     """One session: its recording and its lines."""
     fault = late_reply(1700) if story.fault == "late_reply" else FAULTS[story.fault]
     recording = HERE / f"{name}.rec"
-    with Sandbox() as sandbox, fault.setup(sandbox, options=story.options):
+    with Sandbox() as sandbox, fault.setup(sandbox, options=story.options, log=True) as running:
         binary = neutral(sandbox, programs[f"{story.workload}-{story.libc}"], story.workload)
         ours = [binary, "--name", story.name, *story.words]
         environment = plain_environment() | dict(fault.environment)
@@ -132,6 +135,10 @@ def record(name: str, story: Story, programs: dict[str, Path]) -> None:
             resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (story.descriptors, 1024))
         words = ["--pid", program.pid, "--stuck-after", story.stuck_after, "--record", recording]
         words += story.agent_words
+        if story.is_stuck_first:
+            program.go()
+            while not running.queries():
+                time.sleep(0.01)
         with Agent("attach", *words) as agent:
             program.go()
             if story.then_conf:

@@ -29,6 +29,7 @@ CAUSES: dict[str, list[str | None]] = {
     "silent": ["ns_silent"],
     "silent-musl": ["ns_silent"],
     "silent-wire": ["ns_silent"],
+    "silent-before": ["ns_silent"],
     "refused": ["ns_refused"],
     "servfail": ["rcode_retry"],
     "unreachable": ["ns_unreachable"],

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebpfdns.model.dns_names import presentation, type_name
-from ebpfdns.observe.query_buffer import Message, agreed, asked, find_queries, pointed_to
+from ebpfdns.observe.query_buffer import (
+    Message,
+    agreed,
+    asked,
+    asked_at_the_end,
+    find_queries,
+    find_servers,
+    pointed_to,
+)
 from ebpfdns.observe.user_stack import Frame, Stack
 
 START = 0x7FFC_0000_0000
@@ -173,3 +181,24 @@ def test_who_does_not_send_asks_nothing(symbols: tuple[str | None, ...]) -> None
 def test_types_have_their_names() -> None:
     """Every type that counts as sane has a name."""
     assert type_name(int(dns.rdatatype.HTTPS)) == "HTTPS"
+
+
+SERVER = bytes.fromhex("02000035c0000235") + bytes(8)  # 192.0.2.53 port 53, as a sockaddr_in
+SERVER_V6 = bytes.fromhex("0a00003500000000") + bytes(15) + b"\1" + bytes(4)
+
+
+def test_servers_are_found_where_a_resolver_has_them() -> None:
+    """Addresses with DNS's port, of both families, each once; IPv4 in IPv6 is IPv4. Other ports are none."""
+    mapped = bytes.fromhex("0a0000350000000000000000000000000000ffffc0000236") + bytes(4)
+    other_port = bytes.fromhex("02000050c0000237") + bytes(8)
+    found = find_servers(b"\xff" * 5 + SERVER + SERVER_V6 + mapped + SERVER + other_port)
+    assert found == [["192.0.2.53", 53], ["::1", 53], ["192.0.2.54", 53]]
+
+
+def test_the_question_at_the_end_needs_a_word_that_points_to_it() -> None:
+    """Where frames cannot be told apart, a query that nothing points to may be an old one."""
+    wire = query("www.example.com")
+    found = asked_at_the_end(stack(START + 8, wire))
+    assert found is not None
+    assert (found.name, found.types) == ("www.example.com.", ("A",))
+    assert asked_at_the_end(stack(0, wire)) is None

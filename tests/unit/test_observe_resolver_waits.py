@@ -30,6 +30,10 @@ PROOFS = {
     "connects to it": (facts("connect", {**DNS, "kind": "tcp"}), ResolverWait("dns", (3,))),
     "after it was stopped": (facts("restart_syscall", DNS), ResolverWait("dns", (3,))),
     "its loop watches nothing else": (facts("epoll_wait", DNS), ResolverWait("dns", (3,))),
+    "its socket is free, and the question lies in memory beside its servers": (
+        {**facts("poll", {"fd": 8, "kind": "udp"}), "asked": {"servers": [["192.0.2.1", 53]]}},
+        ResolverWait("dns", (8,)),
+    ),
     "waits for nscd": (facts("poll", NSCD), ResolverWait("service", (5,))),
     "a resolver on the stack": (
         facts("futex", stack=["__lll_lock_wait", "gethostbyname", "main"]),
@@ -60,6 +64,7 @@ def test_a_proof_is_taken(name: str) -> None:
         facts("wait4", DNS),
         facts("poll", BUS),
         facts("poll", UNNAMED),
+        facts("poll", {"fd": 8, "kind": "udp"}),
         facts("futex", stack=["pthread_cond_wait", "main"]),
     ],
 )

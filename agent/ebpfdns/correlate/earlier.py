@@ -70,9 +70,11 @@ def _asked(lookup: Lookup, facts: Mapping[str, Any]) -> Iterator[Query]:
     wait = facts.get("resolver_wait") or {}
     fds = wait.get("fds") or () if wait.get("kind") == "dns" else ()
     for waited in facts.get("sockets") or ():
-        remote = waited.get("remote")
+        remotes = [waited["remote"]] if waited.get("remote") else messages.get("servers") or []
         is_connected = waited.get("kind") == "udp" or waited.get("state") == "ESTABLISHED"
-        if waited.get("fd") in fds and remote and is_connected:
+        if waited.get("fd") not in fds or not is_connected:
+            continue
+        for remote in remotes:
             for kind, number in zip(messages["types"], messages["ids"], strict=True):
                 asked = {"name": name, "type": _TYPE_NUMBERS.get(kind), "id": number}
                 yield Query(Server(*remote), waited["kind"], lookup.start_ns, sent_is_known=False, **asked)

@@ -195,7 +195,10 @@ class Earlier:
     def _has_left(self, held: Held, facts: dict[str, Any], now_ns: int) -> bool:
         """Whether a thread that is somewhere else now is in its lookup no more."""
         wait = resolver_waits.resolver_wait(facts, self._ports)
-        if wait is not None and (held.has_probes or _inodes(held.pid, wait.fds) == held.inodes):
+        is_same = bool(held.inodes) and _inodes(held.pid, held.wait.fds) == held.inodes
+        if is_same and set(held.wait.fds) <= {socket["fd"] for socket in facts["sockets"]}:
+            wait = held.wait  # waits on for its socket, if only with another time-out
+        if wait is not None and (held.has_probes or is_same):
             # Another wait of the same lookup: the next server, say. A new call would have been seen.
             held.place, held.wait = _place(held.pid, held.tid), wait
             held.inodes = _inodes(held.pid, wait.fds)

@@ -12,6 +12,7 @@ musl's frames cannot be told apart. There the proof is that musl itself, not the
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import struct
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ MAX_NAME_BYTES = 255
 _QUERY = re.compile(rb"(?=\x01[\x00\x20]\x00\x01\x00\x00\x00\x00\x00([\x00\x01]))", re.DOTALL)
 _QUESTION_END = struct.Struct("!HH")
 _CLASS_IN = 1
+#: musl: the frame of the function that sends, and those of the ones that make the messages.
+MAX_SENDER_BYTES, MAX_RESOLVER_BYTES = 2 << 10, 16 << 10
+DNS_PORT = 53
+_SERVER_V4 = re.compile(rb"\x02\x00\x00\x35([\x01-\xff].{3})\x00{8}", re.DOTALL)
+_SERVER_V6 = re.compile(rb"\x0a\x00\x00\x35\x00{4}(.{16})\x00{4}", re.DOTALL)
 _OPT_START = b"\0\0\x29"
 _WORD = struct.Struct("<Q")
 #: glibc's functions that send and wait (2.26 and later; before). Not exported before 2.34.
@@ -92,6 +98,30 @@ def _waits_in_musl(frames: Sequence[Frame]) -> bool:
         return False
     caller = frames[-1]
     return caller.symbol in _MUSL_SENDERS or _MUSL_PATH.search(caller.module or "") is not None
+
+
+def asked_at_the_end(stack: Stack) -> Asked | None:
+    """The same where not even the caller of poll can be told (a stripped static musl program).
+
+    It proves the question only of a thread whose stack ends with addresses of DNS servers (`servers_near`)
+    and that waits for an unconnected UDP socket: musl's resolver has them in the frame that calls poll.
+    """
+    memory = stack.memory[:MAX_RESOLVER_BYTES]
+    return agreed(pointed_to(find_queries(memory, stack.start), memory))
+
+
+def servers_near(stack: Stack) -> list[list[object]]:
+    """[address, port] of the DNS servers whose addresses lie in the innermost frames: musl's."""
+    return find_servers(stack.memory[:MAX_SENDER_BYTES])
+
+
+def find_servers(memory: bytes) -> list[list[object]]:
+    """[address, port] of every sockaddr_in or sockaddr_in6 in these bytes that has DNS's port."""
+    found = [str(ipaddress.IPv4Address(match[1])) for match in _SERVER_V4.finditer(memory)]
+    for match in _SERVER_V6.finditer(memory):
+        address = ipaddress.IPv6Address(match[1])
+        found.append(str(address.ipv4_mapped or address))
+    return [[address, DNS_PORT] for address in dict.fromkeys(found)]
 
 
 def find_queries(memory: bytes, start: int) -> list[Message]:

@@ -63,7 +63,11 @@ def resolver_wait(facts: Mapping[str, Any], dns_ports: frozenset[int]) -> Resolv
         return None
     api = api_on(facts.get("stack") or ())
     sockets = facts.get("sockets") or []
-    dns = tuple(socket["fd"] for socket in sockets if is_dns(socket, dns_ports))
+    # A socket that is not connected belongs to a question whose servers lie beside it in memory.
+    has_servers = bool((facts.get("asked") or {}).get("servers"))
+    dns = tuple(
+        socket["fd"] for socket in sockets if is_dns(socket, dns_ports) or (has_servers and is_free(socket))
+    )
     is_alone = facts["syscall"] not in EPOLL_WAITS or len(dns) == len(sockets)
     if dns and is_alone:
         return ResolverWait("dns", dns, api)
@@ -77,6 +81,11 @@ def is_dns(socket: Mapping[str, Any], ports: frozenset[int]) -> bool:
     """Whether its other end is a DNS server."""
     remote = socket.get("remote") or (None, None)
     return socket.get("kind") in {"udp", "tcp"} and remote[1] in ports
+
+
+def is_free(socket: Mapping[str, Any]) -> bool:
+    """A UDP socket that is not connected."""
+    return socket.get("kind") == "udp" and not socket.get("remote")
 
 
 def is_service(socket: Mapping[str, Any]) -> bool:

@@ -73,14 +73,25 @@ def _add_stacks(pid: int, snapshots: dict[int, Facts], asking: Container[int] | 
     seen = user_stack.stacks_of(pid, asleep[:MAX_STACKS]) if asleep else {}
     for tid, facts in snapshots.items():
         frames, stack = seen.get(tid, user_stack.NOTHING)
-        question = query_buffer.asked(stack, frames) if asking is None or tid in asking else None
         facts["stack"] = [frame.symbol for frame in frames if frame.symbol is not None] or None
+        is_wanted = asking is None or tid in asking
+        question, servers = query_buffer.asked(stack, frames) if is_wanted else None, []
+        if is_wanted and any(map(_is_unconnected, facts["sockets"])):
+            servers = query_buffer.servers_near(stack)
+            question = question or (query_buffer.asked_at_the_end(stack) if servers else None)
         facts["asked"] = question and {
             "name": question.name,
             "types": [*question.types],
             "ids": [*question.ids],
             "program_name": program_name(stack, frames, question.name, functools.partial(read_texts, tid)),
         }
+        if facts["asked"] and servers:
+            facts["asked"]["servers"] = servers
+
+
+def _is_unconnected(socket: Facts) -> bool:
+    """A UDP socket that may send to anybody: musl's, while it asks."""
+    return socket["kind"] == "udp" and socket.get("remote") is None
 
 
 def _look_at(pid: int, tid: int) -> Facts:
