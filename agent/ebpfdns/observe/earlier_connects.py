@@ -21,6 +21,7 @@ from ebpfdns.model import boundary
 from ebpfdns.model.boundary import EARLIER_BIT, ConnectFlag, Counter, FrameKind, Status
 from ebpfdns.model.decode import AF_INET, AF_INET6, AF_UNIX
 from ebpfdns.observe import last_run, memory, snapshot, syscalls
+from ebpfdns.observe.leftovers import ANY_AGE_NS
 from ebpfdns.observe.processes import threads
 from ebpfdns.observe.sockets import read_sockets
 
@@ -69,9 +70,16 @@ class EarlierConnects:
         """Look at every thread and socket of the targets, whose probes are live."""
         for target in targets:
             blocking = self._find_blocking(target.pid, now_ns) if self._knows_host_ids else set()
-            for inode, fd in _connecting(target.process.alive_tid).items():
-                if inode not in blocking:
+            connecting = _connecting(target.process.alive_tid)
+            known = self._known_descriptors(target.pid) if connecting else set()
+            for inode, fd in connecting.items():
+                if inode not in blocking and fd not in known:
                     self._follow(target, inode, fd, now_ns)
+
+    def _known_descriptors(self, pid: int) -> set[int]:
+        """Those whose connect a probe has seen: it began after the probes were live."""
+        seen = map(boundary.CONNECT.unpack, self._maps.open_connects(ANY_AGE_NS))
+        return {connect.fd for connect in seen if connect.pid == pid}
 
     def open(self) -> list[bytes]:
         """Struct connect of those that the kernel does not hold."""

@@ -132,9 +132,9 @@ class Session:
         for target in targets:
             target.attach(self._kernel)
             self._adopt(target)
+        self._earlier.find(targets, time.monotonic_ns(), is_last=True)
         if options.ready_file is not None:
             options.ready_file.touch()
-        self._earlier.find(targets, time.monotonic_ns(), is_last=True)
         logs.info("ready", targets=[target.pid for target in targets], wire=self._kernel.has_wire)
 
     def _adopt(self, target: Target) -> None:
