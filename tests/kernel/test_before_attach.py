@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +24,6 @@ from ebpfdns.observe import processes, snapshot, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     Line = dict[str, Any]
 
@@ -95,6 +96,12 @@ def stuck(
         yield program
 
 
+def is_stopped(pid: int) -> bool:
+    tids = processes.threads(pid)
+    states = [Path(f"/proc/{pid}/task/{tid}/stat").read_text().rpartition(") ")[2][0] for tid in tids]
+    return set(states) == {"T"}
+
+
 def seconds_after_attach(line: Line, lines: list[Line]) -> float:
     """When the line was written, by its own clock."""
     attached, told = (datetime.fromisoformat(one["ts"]) for one in (of(lines, "target")[0], line))
@@ -153,6 +160,35 @@ def test_a_silent_server(sandbox: Sandbox, programs: dict[str, Path]) -> None:
     assert (ended["id"], ended["status"], ended["name"]) == (first["lookup"]["id"], None, NAME)
     assert {question["type"] for question in ended["queries"]} == {"A", "AAAA"}
     assert lines[-1]["stats"]["lookups"]["end_unseen"] == 1
+
+
+def test_a_stopped_program(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """Whatever its server does: a program that is stopped reads no answer."""
+    argv = [of_this_machine(programs, "lookup-glibc"), "--name", NAME]
+    with stuck(sandbox, FAULTS["silent"], argv, options="timeout:9 attempts:2") as program:
+        program.process.send_signal(signal.SIGSTOP)
+        with Agent("attach", "--pid", program.pid) as agent:
+            (first,) = agent.wait_for(is_stuck)
+            program.process.kill()
+            agent.finish()
+    assert first["cause"]["id"] == "target_stopped"
+    assert (first["lookup"]["since"], first["lookup"]["name"]) == ("before_attach", NAME)
+
+
+def test_a_program_that_was_stopped(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """After it was stopped, or frozen, poll goes on under another name."""
+    argv = [of_this_machine(programs, "lookup-glibc"), "--name", NAME]
+    with stuck(sandbox, FAULTS["silent"], argv, options="timeout:9 attempts:2") as program:
+        program.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: is_stopped(program.pid))
+        program.process.send_signal(signal.SIGCONT)
+        wait_until(sits_in(program.pid, "restart_syscall"))
+        with Agent("attach", "--pid", program.pid) as agent:
+            (first,) = agent.wait_for(is_stuck)
+            program.process.kill()
+            agent.finish()
+    assert verdict(first) == ("ns_silent", "likely")
+    assert first["lookup"]["name"] == NAME
 
 
 @pytest.mark.parametrize("flavour", ["musl", "musl-static", "musl-stripped"])

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_FDS = 1024
 RUNNING = "running"
+RESTARTED = "restart_syscall"
+MAX_RESTARTED_FDS = 16  # other calls that are restarted have other things there, which are larger numbers
 _POLLFD = struct.Struct("<iHH")
 _WORD_BITS = 64
 
@@ -141,6 +143,9 @@ def waited_fds(call: BlockedCall, read_memory: ReadMemory) -> list[int]:
         raw = read_memory(call.arguments[0], count * _POLLFD.size)
         whole = raw[: len(raw) // _POLLFD.size * _POLLFD.size]
         return [fd for fd, events, _ in _POLLFD.iter_unpack(whole) if fd >= 0]
+    if call.name == RESTARTED and 0 < call.arguments[1] <= MAX_RESTARTED_FDS:
+        # poll goes on so after the process was stopped or frozen, with the arguments that it had
+        return waited_fds(BlockedCall("poll", None, call.arguments), read_memory)
     if call.name in _SELECTS:
         return _selected(call.arguments, read_memory)
     if call.name in _ON_FIRST_ARGUMENT:
