@@ -326,7 +326,7 @@ class Pipeline:
         """What surrounds it; `scan`: the look that was taken at it while it is open."""
         pid = str(thing.pid)
         coverage = self._around.coverage(thing.pid)
-        is_wire = isinstance(thing, Lookup) and thing.is_wire
+        is_unknown = isinstance(thing, Lookup) and thing.is_of_unknown_code
         return Situation(
             now_ns=item.now_ns,
             lookup=thing if isinstance(thing, Lookup) else None,
@@ -341,7 +341,7 @@ class Pipeline:
             siblings=_siblings(scan, thing) if scan else (),
             wait=wait,
             queues=scan.queues.get(pid, {}) if scan else {},
-            resolver="unknown" if is_wire else self._around.resolver(thing.pid),
+            resolver="unknown" if is_unknown else self._around.resolver(thing.pid),
             wire=bool(coverage.get("wire", True)),
             lost=self._losses.hiding_since(thing.start_ns),
             missing=tuple(coverage.get("missing", ())),

@@ -42,7 +42,11 @@ REAL = {
     "Python": [sys.executable, "-c", "import socket; socket.getaddrinfo('www.lab.test', 80)"],
     "curl": ["curl", "-q", "-s", "http://www.lab.test/"],
     "getent": ["getent", "ahosts", "www.lab.test"],
+    "dig": ["dig", "+time=5", "+tries=2", "www.lab.test"],
+    "Node": ["node", "-e", "require('dns').resolve4('www.lab.test', () => {})"],
 }
+#: of those, programs whose resolver is their own
+OWN = {"dig", "Node"}
 #: faults that no question reaches
 LOCAL = {"nscd_stall"}
 
@@ -342,6 +346,8 @@ def test_real_programs(sandbox: Sandbox, name: str) -> None:
     check_earlier(first)
     assert seconds_after_attach(first, lines) < SOON_S
     assert verdict(first) == ("ns_silent", "likely")
+    expected = (None, "unknown") if name in OWN else ("getaddrinfo", "glibc")
+    assert (first["lookup"]["api"], first["lookup"]["resolver"]) == expected
     assert [query["server"]["address"] for query in first["lookup"]["queries"]][:1] == [topology.SERVER_1]
     ended = [line["lookup"] for line in of(lines, "lookup")]
     assert [lookup["id"] for lookup in ended if lookup["since"] == "before_attach"] == [first["lookup"]["id"]]

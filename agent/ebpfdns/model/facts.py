@@ -131,6 +131,11 @@ class Lookup:
         """Whether it is known from packets only."""
         return self.api == "wire"
 
+    @property
+    def is_of_unknown_code(self) -> bool:
+        """Whether it may be a resolver of the program's own: no call was seen, nor found on a stack."""
+        return self.api in {"wire", "none"}
+
 
 @dataclass(frozen=True, slots=True)
 class Connect:

@@ -77,7 +77,7 @@ def lookup_event(
         "id": identity,
         "name": name_text(lookup),
         "api": None if lookup.api == "none" else lookup.api,
-        "resolver": "unknown" if lookup.is_wire else resolver,
+        "resolver": "unknown" if lookup.is_of_unknown_code else resolver,
         "status": _status(lookup, lost_end=lost_end),
         "since": "before_attach" if lookup.before_attach else "attach",
         "started": None if lookup.before_attach else rfc3339(started_wall_ns),
