@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpfdns.explain import managers, resolver_path, schedule, waits
+from ebpfdns.explain import managers, resolver_path, schedule, servers, waits
 from ebpfdns.explain.findings import CHECKS, SEVERITIES, findings
-from ebpfdns.explain.report import report
+from ebpfdns.explain.report import report, shown
 
 CONF: dict[str, Any] = {
     "path": "/etc/resolv.conf",
@@ -96,6 +96,26 @@ def test_how_long_glibc_waits(servers: int, options: list[str], expected_s: floa
     assert schedule.cost("name", changed, "glibc").silent_s == expected_s
 
 
+@pytest.mark.parametrize(("options", "search"), [(["ndots:5"], ["a", "b"]), (["ndots:0"], ["a", "b"])])
+def test_glibc_tries_two_names_in_silence(options: list[str], search: list[str]) -> None:
+    """With a search list silence costs twice: the first name and one more (measured: 2.0 s)."""
+    changed = CONF | {"search": search, "options": [*options, "timeout:1", "attempts:1"]}
+    found = schedule.cost("www.lab.test", changed, "glibc")
+    assert (found.silent_s, len(found.names)) == (2, 3)
+    assert "for 2 names" in found.nothing_answers
+
+
+def test_how_long_go_waits() -> None:
+    """Go goes through all servers in each round, and through all names."""
+    changed = CONF | {"nameservers": ["192.0.2.1"] * 3, "search": ["a"]}
+    assert schedule.cost("www.lab.test", changed, "go").silent_s == 2 * 2 * 3 * 5
+
+
+def test_an_unknown_resolver_has_no_schedule() -> None:
+    """Whose code it is was not seen: no time is told."""
+    assert schedule.cost("name", CONF, "unknown").silent_s is None
+
+
 @pytest.mark.parametrize("servers", [1, 2, 3])
 def test_how_long_musl_waits(servers: int) -> None:
     """Musl asks all at once: 5 s, however many there are."""
@@ -151,6 +171,81 @@ def test_without_nsswitch() -> None:
     absent = resolver_path.steps(WELL | {"nsswitch": {"present": False, "hosts": []}})
     assert [step["source"] for step in absent] == ["dns", "files"]
     assert resolver_path.steps(WELL | {"nsswitch": None}) == []
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        ([], ["files", "dns"]),
+        (["resolve", "[!UNAVAIL=return]", "files"], ["files", "dns"]),
+        (["dns", "files", "myhostname"], ["dns", "files"]),
+        (["files"], ["files"]),
+    ],
+)
+def test_go_has_sources_of_its_own(hosts: list[str], expected: list[str]) -> None:
+    """A Go program without libc reads hosts and asks DNS; what it has no code for counts as DNS."""
+    facts = WELL | {"resolver": "go", "go": True, "libc": None, "nsswitch": {"present": True, "hosts": hosts}}
+    assert [step["source"] for step in resolver_path.steps(facts)] == expected
+    assert "Go program" in resolver_path.why(facts)
+
+
+def test_go_with_libc_may_do_either() -> None:
+    """Nobody can tell beforehand which of the two resolvers a Go program with libc takes."""
+    assert "chosen for each lookup" in resolver_path.why(WELL | {"go": True})
+
+
+def test_a_static_program_is_told() -> None:
+    """A libc that was linked in is named as such."""
+    assert "linked in" in resolver_path.why(WELL | {"static": True, "go": False})
+
+
+# The nameservers.
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"listeners": {"192.0.2.53": {"listening": False, "owner": None}}}, "nobody listens there"),
+        (
+            {"listeners": {"192.0.2.53": {"listening": True, "owner": {"pid": 9, "name": "dnsmasq"}}}},
+            "dnsmasq (pid 9) listens there",
+        ),
+        ({"listeners": {"192.0.2.53": {"listening": True, "owner": None}}}, "somebody listens there"),
+        ({"routes": None}, "the way to it was not looked up"),
+        ({"routes": {"192.0.2.53": {"error": 101}}}, "no way to it (ENETUNREACH: Network is unreachable)"),
+        ({"routes": {"192.0.2.53": {"kind": "blackhole"}}}, "no way to it: a route of kind blackhole"),
+        ({"routes": {"192.0.2.53": {"kind": None, "error": None}}}, "the way to it is not known"),
+        (
+            {"routes": {"192.0.2.53": {"kind": "unicast", "device": "eth0", "gateway": "192.0.2.1"}}},
+            "reached by eth0 via 192.0.2.1",
+        ),
+    ],
+)
+def test_the_way_to_a_nameserver(facts: dict[str, Any], text: str) -> None:
+    """By the kernel's routes, or by who listens; what was not looked up is said to be so."""
+    (found,) = servers.servers(WELL | facts)
+    assert found["text"] == text
+
+
+def test_a_fourth_nameserver_is_asked_by_go_only() -> None:
+    """The C libraries take three."""
+    facts = WELL | conf(nameservers=["192.0.2.53"] * 4)
+    assert [one["asked"] for one in servers.servers(facts)] == [True, True, True, False]
+    assert all(one["asked"] for one in servers.servers(facts | {"resolver": "go"}))
+
+
+@given(st.recursive(st.text() | st.none() | st.integers(), st.lists))
+def test_what_is_shown_is_printable(value: Any) -> None:
+    """No text of a report can steer a terminal, and shown twice it is the same."""
+
+    def texts(part: Any) -> list[str]:
+        if isinstance(part, list):
+            return [text for item in part for text in texts(item)]
+        return [part] if isinstance(part, str) else []
+
+    found = shown(value)
+    assert all(text.isprintable() for text in texts(found))
+    assert shown(found) == found
 
 
 # What is odd.

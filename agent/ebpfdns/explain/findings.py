@@ -193,7 +193,7 @@ def _many_questions(facts: Facts) -> Iterator[Finding]:
 
 
 def _module_missing(facts: Facts) -> Iterator[Finding]:
-    if facts.get("resolver") == "musl":
+    if facts.get("resolver") in {"musl", "go"}:
         return
     for name, is_there in (facts.get("nss_modules") or {}).items():
         if is_there is False:

@@ -9,19 +9,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ebpfdns.explain import managers, resolver_path, schedule, waits
+from ebpfdns.explain import managers, resolver_path, schedule, servers, waits
 from ebpfdns.explain.findings import EXAMPLE_NAME, findings
+from ebpfdns.publish.lines import INVISIBLE, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     Facts = Mapping[str, Any]
 
-THREAD_KEYS = ("tid", "name", "state", "syscall", "stack", "lookup")
+THREAD_KEYS = ("tid", "name", "state", "syscall", "asleep_ms", "stack", "lookup")
 
 
 def report(facts: Facts) -> dict[str, Any]:
-    """The whole of it, as plain values."""
+    """The whole of it, as plain values that are safe to show."""
+    found: dict[str, Any] = shown(_report(facts))
+    return found
+
+
+def shown(value: Any) -> Any:  # noqa: ANN401 - any part of a report
+    """The same with text from outside (files, links, names of threads) escaped that a terminal would obey."""
+    if isinstance(value, dict):
+        return {key: shown(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [shown(item) for item in value]
+    if isinstance(value, str) and (not value.isprintable() or not INVISIBLE.isdisjoint(value)):
+        return printable(value.encode("utf-8", "surrogateescape"))
+    return value
+
+
+def _report(facts: Facts) -> dict[str, Any]:
     conf = facts.get("resolv_conf") or {}
     manager = managers.manager_of(conf) if conf.get("present") else None
     return {
@@ -31,11 +48,14 @@ def report(facts: Facts) -> dict[str, Any]:
         "os": facts.get("os"),
         "resolver": {
             "kind": facts.get("resolver"),
+            "go": facts.get("go"),
+            "static": facts.get("static"),
             "libc": facts.get("libc"),
             "why": resolver_path.why(facts),
             "steps": resolver_path.steps(facts),
         },
         "resolv_conf": _resolv_conf(conf, manager),
+        "nameservers": servers.servers(facts),
         "cost": _cost(conf, facts.get("resolver") or "unknown"),
         "findings": [
             {
@@ -57,7 +77,17 @@ def report(facts: Facts) -> dict[str, Any]:
 
 
 def _resolv_conf(conf: Facts, manager: managers.Manager | None) -> dict[str, Any]:
-    keys = ("path", "target", "present", "nameservers", "search", "options", "size_bytes", "mtime_wall_ns")
+    keys = (
+        "path",
+        "links",
+        "target",
+        "present",
+        "nameservers",
+        "search",
+        "options",
+        "size_bytes",
+        "mtime_wall_ns",
+    )
     found = {key: conf.get(key) for key in keys}
     return {**found, "manager": None if manager is None else {"id": manager.id, "text": manager.text}}
 

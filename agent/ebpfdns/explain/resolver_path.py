@@ -58,14 +58,18 @@ def steps(facts: Facts) -> list[dict[str, str]]:
 def why(facts: Facts) -> str:
     """Whose code resolves, in a sentence."""
     libc, resolver = facts.get("libc"), facts.get("resolver")
+    if facts.get("go") and libc:
+        return f"It is a Go program with {libc}: Go's own resolver or libc's, chosen for each lookup."
+    if resolver == "go":
+        return "It is a Go program without a libc: Go's own resolver, which asks the nameservers in order."
+    if facts.get("static") and libc:
+        return f"It has {libc} linked in, which asks its sources by itself."
     if resolver == "musl":
         return f"It uses {libc or 'musl'}, which reads /etc/hosts, then asks all nameservers at once."
     if resolver == "glibc":
         has_file = (facts.get("nsswitch") or {}).get("present")
         how = "as nsswitch.conf says" if has_file else "by its built-in order (there is no nsswitch.conf)"
         return f"It uses {libc or 'glibc'}, which asks its sources {how}."
-    if facts.get("go"):
-        return f"It is a Go program ({facts['go']}): Go's own resolver, or libc's by cgo."
     return "Which code resolves names for it is not known: no libc was found in it."
 
 
@@ -75,7 +79,18 @@ def _words(facts: Facts) -> tuple[str, ...]:
     nsswitch = facts.get("nsswitch")
     if nsswitch is None:
         return ()
-    return tuple(nsswitch.get("hosts") or ()) or DEFAULT_GLIBC
+    words = tuple(nsswitch.get("hosts") or ())
+    if facts.get("resolver") == "go":
+        return _go_words(words)
+    return words or DEFAULT_GLIBC
+
+
+def _go_words(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Go has files and dns of its own; without libc it asks DNS in place of all other sources."""
+    own = tuple(word for word in words if word in MUSL)
+    if not words:
+        return MUSL
+    return own if "dns" in own or set(words) == {"files"} else (*own, "dns")
 
 
 def _servers(facts: Facts) -> str:

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 DEFAULT_NDOTS, DEFAULT_TIMEOUT_S, DEFAULT_ATTEMPTS = 1, 5, 2
-MAX_NDOTS, MAX_TIMEOUT_S, MAX_ATTEMPTS = 15, 30, 5
+MAX_NDOTS = 15
+#: resolver → the largest timeout and attempts that it obeys: resolv/resolv.h, musl's resolvconf.c
+LIMITS = {"glibc": (30, 5), "musl": (60, 10)}
+UNLIMITED = (1 << 30, 1 << 30)
 MAX_SERVERS = 3
 BOTH_FAMILIES = 2
-GO_TIMEOUT_S = 5
+GLIBC_TRIES_IN_SILENCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Cost:
 
     names: tuple[str, ...]  # in the order in which they are tried
     questions: int  # when every server stays silent on the last name, and says no such name to the others
-    silent_s: float  # when no server answers anything, for the first name: nothing else is tried then
+    silent_s: float | None  # when no server answers anything; None: whose schedule it is is not known
     nothing_answers: str  # the same in words
 
 
@@ -52,19 +55,37 @@ def cost(name: str, conf: Mapping[str, Any], resolver: str) -> Cost:
     options = conf.get("options") or ()
     servers = min(len(conf.get("nameservers") or ()) or 1, MAX_SERVERS)
     ndots = option(options, "ndots", DEFAULT_NDOTS, MAX_NDOTS)
-    timeout_s = max(1, option(options, "timeout", DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S))
-    attempts = max(1, option(options, "attempts", DEFAULT_ATTEMPTS, MAX_ATTEMPTS))
+    max_timeout_s, max_attempts = UNLIMITED if resolver == "go" else LIMITS.get(resolver, LIMITS["glibc"])
+    timeout_s = max(1, option(options, "timeout", DEFAULT_TIMEOUT_S, max_timeout_s))
+    attempts = max(1, option(options, "attempts", DEFAULT_ATTEMPTS, max_attempts))
     names = names_tried(name, conf.get("search") or (), ndots)
     asked = BOTH_FAMILIES * servers * attempts
     questions = BOTH_FAMILIES * (len(names) - 1) + asked
-    if resolver == "musl":
-        silent_s: float = timeout_s
-        text = f"musl gives up after {silent_s:g} s, however many servers there are"
-    else:
-        silent_s = attempts * sum(glibc_visit_s(n, timeout_s, servers) for n in range(servers))
-        over = "1 server" if servers == 1 else f"{servers} servers"
-        text = f"glibc gives up after {silent_s:g} s: {attempts} rounds over {over}"
+    silent_s, text = _silence(resolver, len(names), timeout_s, attempts, servers)
     return Cost(names, questions, silent_s, text)
+
+
+def _silence(
+    resolver: str, names: int, timeout_s: int, attempts: int, servers: int
+) -> tuple[float | None, str]:
+    """How long until the program hears that nobody answers, and why that long."""
+    rounds = "1 round" if attempts == 1 else f"{attempts} rounds"
+    over = f"{rounds} over {'1 server' if servers == 1 else f'{servers} servers'}"
+    if resolver == "musl":
+        return timeout_s, f"musl gives up after {timeout_s} s, however many servers there are"
+    if resolver == "glibc":
+        # After silence glibc goes on to one more name: the name itself, or the first suffix.
+        tried = min(names, GLIBC_TRIES_IN_SILENCE)
+        one_name_s = attempts * sum(glibc_visit_s(n, timeout_s, servers) for n in range(servers))
+        return tried * one_name_s, f"glibc gives up after {tried * one_name_s} s: {over}{_times(tried)}"
+    if resolver == "go":
+        silent_s = names * attempts * timeout_s * servers
+        return silent_s, f"Go gives up after {silent_s} s: {over}{_times(names)}"
+    return None, "when it gives up is not known, as whose code resolves is not"
+
+
+def _times(names: int) -> str:
+    return f", for {names} names" if names > 1 else ""
 
 
 def glibc_visit_s(number: int, timeout_s: int, servers: int) -> int:

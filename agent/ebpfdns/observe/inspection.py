@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns import netlink
-from ebpfdns.observe import libraries, name_files, proc_files, processes, resolver_waits, snapshot
+from ebpfdns.observe import (
+    elf_symbols,
+    last_run,
+    libraries,
+    links,
+    name_files,
+    proc_files,
+    processes,
+    resolver_waits,
+    snapshot,
+)
 from ebpfdns.observe.cgroup_cpu import CpuWatch
 from ebpfdns.observe.process_snapshot import process_snapshot
 from ebpfdns.observe.resolv_conf import resolv_conf
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 
 MAX_THREADS = 256
+NS_PER_MS = 1_000_000
 DNS_PORTS = frozenset({53, 853})
 #: Settings of resolvers, resolv.conf(5), gethostbyname(3), go doc net
 VARIABLES = ("RES_OPTIONS", "LOCALDOMAIN", "HOSTALIASES", "GODEBUG", "RESOLV_HOST_CONF")
@@ -45,6 +56,7 @@ def inspect(pid: int, watch: CpuWatch | None = None) -> Facts:
     read = resolv_conf(tid)
     conf: Facts = dict(read)
     conf["comments"] = "\n".join(_COMMENT.findall(name_files.read_text(root, "/etc/resolv.conf") or ""))
+    conf["links"] = links.links(root, "/etc/resolv.conf")
     facts = process_snapshot(pid, tid, watch or CpuWatch(), read["nameservers"])
     found = libraries.find_libraries(process)
     kinds = {library.kind for library in found}
@@ -58,13 +70,33 @@ def inspect(pid: int, watch: CpuWatch | None = None) -> Facts:
         "started_wall_ns": process.start_wall_ns,
         "resolv_conf": conf,
         "resolver": kinds.pop() if len(kinds) == 1 else "unknown",
+        "go": None,
+        "static": None,
         "libc": names[0] if names else None,
         "environment": _environment(tid),
         "mount": _mount(tid),
         "nss_modules": _modules(root, facts.get("nsswitch")),
         "threads": _threads(pid),
     }
+    facts |= _program(tid)
+    if facts["go"] and not found:
+        facts["resolver"] = "go"
     return facts | {"not_seen": _not_seen(facts, tid)}
+
+
+def _program(tid: int) -> Facts:
+    """{go, static}: whether Go built it, and whether it runs without a dynamic loader; None: not known."""
+    try:
+        fd = os.open(f"/proc/{tid}/exe", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return {"go": None, "static": None}
+    try:
+        elf = elf_symbols.parse(fd)
+    finally:
+        os.close(fd)
+    if elf is None:
+        return {"go": None, "static": None}
+    return {"go": ".go.buildinfo" in elf.section_names, "static": elf.is_static}
 
 
 def _identity(process: Process) -> Facts:
@@ -127,11 +159,13 @@ def _has_module(root: str, name: str) -> bool:
 def _threads(pid: int) -> list[Facts]:
     """Each thread's snapshot, and `lookup` when it is seen to be inside one."""
     tids = processes.threads(pid)[:MAX_THREADS]
+    asleep_ns = last_run.asleep_ns(pid, tids)
     found = []
     for tid, facts in snapshot.thread_snapshots(pid, tids).items() if tids else ():
         wait = resolver_waits.resolver_wait(facts, DNS_PORTS)
         lookup = None if wait is None else {"seen_by": wait.kind, "api": wait.api, "name": _name(facts)}
-        found.append({"tid": tid, **facts, "lookup": lookup})
+        asleep_ms = round(asleep_ns[tid] / NS_PER_MS, 1) if tid in asleep_ns else None
+        found.append({"tid": tid, **facts, "lookup": lookup, "asleep_ms": asleep_ms})
     return found
 
 

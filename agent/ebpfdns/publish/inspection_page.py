@@ -77,11 +77,14 @@ def _resolv_conf(report: Report) -> Iterator[str]:
     if conf["present"] is None:
         yield "may not be read"
         return
-    arrow = f" → {conf['target']}" if conf["target"] not in (None, conf["path"]) else ""
+    arrow = "".join(f" → {link}" for link in conf["links"] or ())
     manager = conf["manager"]
     by = f", written by {manager['text']}" if manager else ""
     yield f"{conf['path']}{arrow}{by}" if conf["present"] else f"{conf['path']}{arrow} does not exist"
-    for key in ("nameservers", "search", "options"):
+    for server in report["nameservers"]:
+        unasked = "" if server["asked"] else " (never asked: only the first three are)"
+        yield f"nameserver {server['address']}: {server['text']}{unasked}"
+    for key in ("search", "options"):
         if conf[key]:
             yield f"{key}: {' '.join(conf[key])}"
     cost = report["cost"]
@@ -95,7 +98,9 @@ def _threads(report: Report) -> Iterator[str]:
     in_lookup = [thread for thread in threads if thread["lookup"]]
     others = [thread for thread in threads if not thread["lookup"]]
     for thread in [*in_lookup, *others[:MAX_IDLE_THREADS]]:
-        yield f"{thread['tid']} {thread['name'] or ''}: {thread['text']}{_inside(thread['lookup'])}"
+        asleep_ms = thread["asleep_ms"]
+        since = f", for {asleep_ms / 1000:.1f} s" if asleep_ms is not None and thread["state"] == "S" else ""
+        yield f"{thread['tid']} {thread['name'] or ''}: {thread['text']}{since}{_inside(thread['lookup'])}"
     left = (report["threads_total"] or len(threads)) - len(in_lookup) - min(len(others), MAX_IDLE_THREADS)
     if left > 0:
         yield f"and {left} more"

@@ -33,6 +33,7 @@ def schema() -> Schema:
         "os": or_null(_os()),
         "resolver": _resolver(),
         "resolv_conf": _resolv_conf(),
+        "nameservers": items("Those of resolv.conf, in its order.", _nameserver()),
         "cost": or_null(_cost()),
         "findings": items("What is odd, the worst first; none when all is in order.", _finding()),
         "threads": items("What each thread does right now; up to 256 of them.", _thread()),
@@ -69,7 +70,11 @@ def _resolver() -> Schema:
         "One source of names.", {"source": text("Its word."), "text": text("What asking it means.")}
     )
     fields = {
-        "kind": choice("Whose code.", {"glibc": "", "musl": "", "unknown": "no libc was found in it."}),
+        "kind": choice(
+            "Whose code.", {"glibc": "", "musl": "", "go": "Go's own.", "unknown": "none was found."}
+        ),
+        "go": _yes_or_no("Whether Go built the program."),
+        "static": _yes_or_no("Whether it is linked statically."),
         "libc": or_null(text("With its version, where it tells one.")),
         "why": text("One sentence."),
         "steps": items("In the order in which they are asked.", step),
@@ -82,7 +87,10 @@ def _resolv_conf() -> Schema:
     words = {"nameservers", "search", "options"}
     fields: dict[str, Schema] = {
         "path": or_null(text("As the process names it.")),
-        "target": or_null(text("Where its links lead.")),
+        "links": or_null(
+            items("Where each link on the way leads.", text("A path, as the process names it."))
+        ),
+        "target": or_null(text("Where its links lead in the end.")),
         "present": {"type": ["boolean", "null"], "description": "null: may not be read."},
         "size_bytes": or_null(count("Its length.")),
         "mtime_wall_ns": or_null(count("When it was changed, nanoseconds since 1970.")),
@@ -92,12 +100,44 @@ def _resolv_conf() -> Schema:
     return record("/etc/resolv.conf as the process sees it.", fields)
 
 
+def _yes_or_no(description: str) -> Schema:
+    return {"type": ["boolean", "null"], "description": f"{description} null: not known."}
+
+
+def _nameserver() -> Schema:
+    route = record(
+        "The kernel's answer for a packet to it from the process's network.",
+        {
+            "kind": or_null(text("unicast, local, unreachable …")),
+            "device": or_null(text("It would leave by this.")),
+            "gateway": or_null(text("And by this router.")),
+            "error": or_null(count("The errno that a send would meet.")),
+        },
+    )
+    owner = record("Who that is.", {"pid": or_null(count("Its pid.")), "name": or_null(text("Its name."))})
+    listener = record(
+        "Of an address on loopback: whether somebody has UDP port 53 there.",
+        {
+            "listening": {"type": "boolean", "description": "Whether somebody has it."},
+            "owner": or_null(owner),
+        },
+    )
+    fields: dict[str, Schema] = {
+        "address": text("As it stands in the file."),
+        "asked": {"type": "boolean", "description": "false: behind the three that libcs take."},
+        "route": or_null(route),
+        "listener": or_null(listener),
+        "text": text("The same in words."),
+    }
+    return record("One nameserver. No packet was sent to it.", fields)
+
+
 def _cost() -> Schema:
     fields = {
         "name": text("A name with two dots."),
         "names_tried": items("In this order, until one exists.", text("A name.")),
         "questions": count("How many questions that may be."),
-        "silent_s": measure("How long it takes when no server answers."),
+        "silent_s": or_null(measure("How long it takes when no server answers; null: not known.")),
         "text": text("The same in words."),
     }
     return record("What one lookup may cost.", fields)
@@ -136,6 +176,7 @@ def _thread() -> Schema:
         "state": or_null(text("As ps has it.")),
         "syscall": or_null(text("The system call it sits in; `running` in none.")),
         "stack": or_null(items("Functions that have not returned, innermost first.", text("Its name."))),
+        "asleep_ms": or_null(measure("It has not run for so long, at the least; null: not told.")),
         "lookup": or_null(lookup),
         "text": text("What it waits for, in words."),
     }
