@@ -76,6 +76,11 @@ STORIES = {
         then_conf="nameserver 192.0.2.54\n",
     ),
     "bypass": Story("bypass", words=("--server", "192.0.2.54", "--connected"), workload="wire"),
+    "edns_dropped": Story(
+        "edns_dropped",
+        words=("--connected", "--count", "2", "--edns-later", "--timeout-ms", "1500"),
+        workload="wire",
+    ),
     "local_firewall": Story("local_firewall"),
     "one_reply_lost": Story("one_reply_lost", options="timeout:1 attempts:1"),
     "late_reply": Story("late_reply", options="timeout:1 attempts:2"),

@@ -43,6 +43,7 @@ CAUSES: dict[str, list[str | None]] = {
     "no_nameserver": ["no_nameserver"],
     "stale_resolv_conf": [None, "stale_resolv_conf"],
     "bypass": ["bypass"],
+    "edns_dropped": [None, "edns_dropped"],
     "local_firewall": ["local_firewall"],
     "threads": ["ns_silent", "ns_silent", "ns_silent"],
     "connect_after_dns": [None],

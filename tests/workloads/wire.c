@@ -21,7 +21,7 @@ enum { MESSAGE_BYTES = 4096, NAME_BYTES = 512, MAX_BATCH = 64, IDS = 65536 };
 
 static struct {
   const char *server, *name, *send, *receive, *ready_file, *go_file;
-  int is_tcp, connected, split_prefix, pack, no_read, use_uring, linger, unique, batch, type;
+  int is_tcp, connected, split_prefix, pack, no_read, use_uring, linger, unique, edns_later, batch, type;
   long port, count, timeout_ms, close_after_ms, rate_per_s, window, duration_ms;
 } options = {.server = "192.0.2.53", .name = "wire.test", .send = "sendto", .receive = "recvfrom", .port = 53,
              .batch = 1, .type = 1, .count = 1, .timeout_ms = 1000, .close_after_ms = -1, .rate_per_s = -1,
@@ -56,12 +56,17 @@ static size_t make_query(unsigned char *to, unsigned id) {
     snprintf(name, sizeof name, "n%ld.%s", totals.sent, options.name);
   else
     snprintf(name, sizeof name, "%s", options.name);
-  const unsigned char header[12] = {(unsigned char)(id >> 8), (unsigned char)id, 1, 0, 0, 1};
+  const unsigned char opt[11] = {0, 0, 41, 4, 208}; /* for answers of up to 1,232 bytes */
+  unsigned char has_opt = options.edns_later && totals.sent > 0;
+  const unsigned char header[12] = {(unsigned char)(id >> 8), (unsigned char)id, 1, 0, 0, 1, 0, 0, 0, 0, 0, has_opt};
   memcpy(to, header, sizeof header);
   size_t used = sizeof header + put_name(to + sizeof header, name);
   const unsigned char question[4] = {(unsigned char)(options.type >> 8), (unsigned char)options.type, 0, 1};
   memcpy(to + used, question, sizeof question);
-  return used + sizeof question;
+  used += sizeof question;
+  if (!has_opt) return used;
+  memcpy(to + used, opt, sizeof opt);
+  return used + sizeof opt;
 }
 
 static void take_reply(const unsigned char *message, long bytes) {
@@ -398,7 +403,7 @@ static void flood(void) {
 }
 
 static const char USAGE[] =
-    "wire [--server ADDRESS] [--port P] [--name NAME] [--unique] [--type NUMBER] [--count N]\n"
+    "wire [--server ADDRESS] [--port P] [--name NAME] [--unique] [--edns-later] [--type NUMBER] [--count N]\n"
     "  --send sendto|send|sendmsg|sendmmsg|write|writev   --batch B (sendmmsg)   --connected\n"
     "  --receive recvfrom|recv|recvmsg|recvmmsg|read|readv   --io-uring (instead of both)\n"
     "  --tcp  --split-prefix (length in a write of its own)  --pack (two messages in one write)\n"
@@ -431,6 +436,7 @@ static void parse(int argc, char **argv) {
       {"io-uring", no_argument, &options.use_uring, 1},
       {"linger", no_argument, &options.linger, 1},
       {"unique", no_argument, &options.unique, 1},
+      {"edns-later", no_argument, &options.edns_later, 1},
       {0, 0, 0, 0},
   };
   int option;
