@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 NO_SUCH_NAME = (-2, -5, 1, 4)
 #: The caller asked for something impossible: EAI_BADFLAGS, _FAMILY, _SOCKTYPE, _SERVICE, _ADDRFAMILY.
 BAD_CALL = (-1, -6, -7, -8, -9)
-TWO_STEPS = 2
 ANSWERS = (0, 3)  # NOERROR (without records), NXDOMAIN
 
 
@@ -44,7 +43,9 @@ def judge(situation: Situation) -> Cause | None:
 def _judge_lookup(case: LookupCase) -> Cause | None:
     if case.situation.parent is not None:  # of a process that is not traced nothing else is known
         return _first(case, (entry for entry in CATALOGUE if entry.rule is child_process.rule))
-    found = _first(case, (entry for entry in CATALOGUE if not entry.last_resort)) or _of_the_last_step(case)
+    found = _first(case, (entry for entry in CATALOGUE if not entry.last_resort)) or _of_the_step_that_hangs(
+        case
+    )
     if found is not None or _is_healthy(case):
         return found
     return _first(case, (entry for entry in CATALOGUE if entry.last_resort))
@@ -58,25 +59,29 @@ def _first(case: LookupCase, entries: Iterable[Entry]) -> Cause | None:
     return None
 
 
-def _of_the_last_step(case: LookupCase) -> Cause | None:
+def _of_the_step_that_hangs(case: LookupCase) -> Cause | None:
     """Of a name that is searched for, and hangs at one of its suffixes: the cause is that step's."""
-    names = list(dict.fromkeys(query.name for query in case.sent if query.name is not None))
-    if len(names) < TWO_STEPS:
+    silent = {query.name for query in case.silent}
+    others = [query for query in case.sent if query.name not in (*silent, None)]
+    if len(silent) != 1 or None in silent or not others:
         return None
-    earlier = [query for query in case.sent if query.name not in (names[-1], None)]
-    queries = tuple(query for query in case.lookup.queries if query.name in (names[-1], None))
+    queries = tuple(query for query in case.lookup.queries if query.name in (*silent, None))
     begins_ns = min(query.sent_ns for query in queries)
-    if any(query.reply_ns is None or query.reply_ns > begins_ns for query in earlier):
+    ends_ns = begins_ns + max(map(case.waited_ns, case.silent))
+    # One after the other, as a search goes, and each but this one answered.
+    if any(q.reply_ns is None or (q.reply_ns > begins_ns and q.sent_ns < ends_ns) for q in others):
         return None
-    if case.at_ns - begins_ns < A_SECOND_NS:
+    if ends_ns - begins_ns < A_SECOND_NS:
         return None
     lookup = replace(case.lookup, queries=queries)
     step = LookupCase(replace(case.situation, lookup=lookup), lookup)
     cause = _first(step, (entry for entry in CATALOGUE if entry.about_silence))
     if cause is None:
         return None
-    text = f"other names of its search were answered; {shown(names[-1])} is the one that waits"
-    return cause.at_most("likely").with_evidence(Evidence("search_step", text, {"names": len(names)}))
+    (name,) = silent
+    text = f"other names of its search were answered; {shown(name or b'')} is the one that was not"
+    names = len({query.name for query in others}) + 1
+    return cause.at_most("likely").with_evidence(Evidence("search_step", text, {"names": names}))
 
 
 def _explained(cause: Cause, case: LookupCase) -> Cause:
