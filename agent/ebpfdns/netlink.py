@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import importlib
 import os
 import struct
@@ -89,11 +90,13 @@ class Network:
 
 def is_loaded() -> bool:
     """Whether pyroute2 is there already: what needs it costs 0.1 to 0.3 s more otherwise."""
-    return "pyroute2" in sys.modules
+    module = sys.modules.get("pyroute2")
+    return module is not None and not getattr(module.__spec__, "_initializing", False)
 
 
+@functools.cache
 def load_beside() -> threading.Thread:
-    """Load pyroute2 in a thread of its own, so that what has to be said now is not said later."""
+    """Load pyroute2, once, in a thread of its own: what has to be said now is not said later."""
     loading = threading.Thread(target=_load, name="ebpfdns-netlink", daemon=True)
     loading.start()
     return loading

@@ -11,15 +11,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ebpfdns import netlink
-from ebpfdns.observe import cgroup_cpu, name_files, process_snapshot, socket_owners, unix_peers
+from ebpfdns.observe import cgroup_cpu, conntrack, name_files, process_snapshot, socket_owners, unix_peers
 from ebpfdns.observe.cgroup_cpu import CpuWatch
 from ebpfdns.observe.process_snapshot import process_snapshot as look_at
 
@@ -140,6 +142,92 @@ def test_only_sockets_that_matter() -> None:
         assert other.fileno() not in told
 
 
+def test_a_first_thread_that_has_ended() -> None:
+    """Asked of another thread, all that is the whole process's is still told."""
+    script = """
+import ctypes, socket, threading
+asks = socket.socket(type=socket.SOCK_DGRAM)
+asks.connect(("127.0.0.1", 53))
+leader = threading.get_native_id()
+def wait():
+    while open(f"/proc/self/task/{leader}/stat").read().rpartition(") ")[2][0] != "Z": pass
+    print(threading.get_native_id(), flush=True)
+    input()
+threading.Thread(target=wait).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    argv = [sys.executable, "-c", script]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        alive_tid = int(program.stdout.readline())
+        found = look_at(program.pid, alive_tid, CpuWatch())
+        program.kill()
+    assert alive_tid != program.pid
+    assert {entry["state"] for entry in found["threads"] if entry["tid"] == program.pid} == {"Z"}
+    assert [entry["remote"] for entry in found["sockets"]] == [["127.0.0.1", 53]]
+    assert found["limits"] is not None
+    assert found["nsswitch"] is not None
+    assert found["started_wall_ns"] > 0
+
+
+def test_very_many_descriptors() -> None:
+    """They are counted, and only so many of them are looked at and told."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    try:
+        with contextlib.ExitStack() as opened:
+            before = snapshot()["fds_total"]
+            asking = [opened.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(101)]
+            for one in asking:
+                one.connect(("127.0.0.1", 53))
+            for _ in range(1009):
+                opened.enter_context(open(os.devnull))  # noqa: PTH123
+            found = snapshot()
+            assert found["fds_total"] == before + 101 + 1009
+            assert len(found["sockets"]) == process_snapshot.MAX_SOCKETS
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@needs_root
+def test_another_root(tmp_path: Path) -> None:
+    """Files are those of the process's own root directory; what it does not have there is absent."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nsswitch.conf").write_text("hosts: mymachines dns\n")
+    (tmp_path / "etc/hosts").symlink_to("/etc/hosts.real")  # not the agent's own
+    (tmp_path / "etc/hosts.real").write_text("192.0.2.7 seven\n")
+    script = f"import os; os.chroot({str(tmp_path)!r}); os.chdir('/'); print('ready', flush=True); input()"
+    with waiting(sys.executable, "-c", script) as program:
+        found = snapshot(program.pid)
+    assert found["nsswitch"] == {"present": True, "hosts": ["mymachines", "dns"]}
+    assert found["gai_conf"] == {"present": False, "precedence": []}
+    assert found["hosts_file"]["size_bytes"] == len("192.0.2.7 seven\n")
+
+
+def test_when_it_began() -> None:
+    """By the wall clock, to a hundredth of a second."""
+    before_ns = time.time_ns()
+    with waiting("sh", "-c", "echo ready; read nothing") as program:
+        began_ns = snapshot(program.pid)["started_wall_ns"]
+    assert before_ns - 20_000_000 <= began_ns <= time.time_ns()
+
+
+@needs_root
+def test_the_table_of_connections_is_that_of_the_process() -> None:
+    """In a network namespace of its own the numbers are others than the agent's, or there are none."""
+    with waiting("unshare", "--net", "sh", "-c", "echo ready; read nothing") as program:
+        there = snapshot(program.pid)["conntrack"]
+    assert (there is not None) == Path("/proc/sys/net/netfilter/nf_conntrack_count").exists()
+    assert there is None or there["count"] == 0
+
+
+@given(st.lists(st.text(), min_size=2, max_size=2))
+def test_the_table_of_connections_has_two_numbers_or_none(words: list[str]) -> None:
+    """Anything else tells nothing."""
+    found = conntrack.parse(words)
+    assert found is None or all(value >= 0 for value in found.values())
+
+
 def test_children_and_their_dns_sockets() -> None:
     """What a child asks is told beside its name."""
     ask = "import socket; s = socket.socket(type=2); s.connect(('127.0.0.1', 53))"
@@ -249,7 +337,7 @@ def test_a_peer_that_has_not_accepted(tmp_path: Path, *, is_abstract: bool) -> N
     listener, client = pair(path)
     with listener, client:
         inode = os.fstat(client.fileno()).st_ino
-        peer = unix_peers.peers(ME, {inode})[inode]
+        peer = unix_peers.Peers(ME).of({inode})[inode]
     assert peer["path"] == ("@ebpfdns-test" if is_abstract else path)
     assert (peer["inode"], peer["listener_backlog"], peer["rx_queue_bytes"]) == (None, 1, None)
     assert peer["owner"]["pid"] == ME
@@ -263,7 +351,7 @@ def test_a_peer_that_does_not_read(tmp_path: Path) -> None:
         accepted, _ = listener.accept()
         with accepted:
             inode = os.fstat(client.fileno()).st_ino
-            peer = unix_peers.peers(ME, {inode})[inode]
+            peer = unix_peers.Peers(ME).of({inode})[inode]
             assert peer["inode"] == os.fstat(accepted.fileno()).st_ino
             assert (peer["listener_backlog"], peer["rx_queue_bytes"]) == (0, len(b"request"))
             assert peer["owner"]["pid"] == ME
@@ -274,8 +362,8 @@ def test_a_peer_that_does_not_read(tmp_path: Path) -> None:
 def test_a_socket_without_a_peer() -> None:
     """One that nobody has connected has none, and neither has one that does not exist."""
     with socket.socket(socket.AF_UNIX) as alone:
-        assert unix_peers.peers(ME, {os.fstat(alone.fileno()).st_ino, 1}) == {}
-    assert unix_peers.peers(GONE, {1}) == {}
+        assert unix_peers.Peers(ME).of({os.fstat(alone.fileno()).st_ino, 1}) == {}
+    assert unix_peers.Peers(GONE).of({1}) == {}
 
 
 def test_who_owns_a_socket() -> None:
@@ -284,7 +372,7 @@ def test_who_owns_a_socket() -> None:
         assert socket_owners.owner(program.pid)["pid"] == program.pid
     with socket.socket() as mine:
         inode = os.fstat(mine.fileno()).st_ino
-        found = socket_owners.owners({inode, 1})
+        found = socket_owners.OwnerSearch().owners({inode, 1})
     assert set(found) == {inode}
     assert found[inode]["pid"] == ME
 
@@ -336,6 +424,16 @@ def test_a_throttled_process() -> None:
         while (second["throttled_ms"] or 0) <= (second["interval_ms"] or 0) / 2:
             second = watch.facts(program.pid)["cpu"] or second
         assert second["interval_ms"] >= 200
+
+
+def test_a_reading_is_kept_fresh_only() -> None:
+    """What may soon be looked at is read now, and not again right away."""
+    watch = CpuWatch()
+    with mock.patch.object(watch, "facts") as facts:
+        watch.keep_fresh(ME)
+        watch.keep_fresh(ME)
+        watch.keep_fresh(ME + 1)
+    assert [call.args for call in facts.mock_calls] == [(ME,), (ME + 1,)]
 
 
 @needs_root

@@ -17,6 +17,9 @@ Facts = dict[str, Any]
 NS_PER_MS = 1_000_000
 #: A rate over less is noise; a reading this old says nothing of now.
 SHORTEST_NS, LONGEST_NS = 200 * NS_PER_MS, 20_000 * NS_PER_MS
+FRESH_NS = 2_000 * NS_PER_MS
+MAX_KEPT = 4096
+CONTROLLERS = ("cpu", "freezer", "")  # "": cgroup v2
 
 
 class CpuWatch:
@@ -24,6 +27,7 @@ class CpuWatch:
 
     def __init__(self) -> None:
         self._earlier: dict[int, tuple[int, int]] = {}  # pid → (throttled_ns, at_ns)
+        self._kept_ns: dict[int, int] = {}  # pid → when it was read to be kept fresh
         self._mountinfo: str | None = None
 
     def facts(self, pid: int) -> Facts:
@@ -33,9 +37,16 @@ class CpuWatch:
         found = directories(proc_files.text(f"/proc/{pid}/cgroup"), self._mountinfo)
         return {"frozen": is_frozen(found), "cpu": self._cpu(pid, found.get("cpu") or found.get(""))}
 
-    def forget(self, pid: int) -> None:
-        """The process is not looked at any more."""
-        self._earlier.pop(pid, None)
+    def keep_fresh(self, pid: int) -> None:
+        """Read unless that was done lately, so that a look at any time has something to compare with."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._kept_ns.get(pid, -FRESH_NS) < FRESH_NS:
+            return
+        if len(self._kept_ns) >= MAX_KEPT:  # most of them have ended long ago
+            self._kept_ns.clear()
+            self._earlier.clear()
+        self._kept_ns[pid] = now_ns
+        self.facts(pid)
 
     def _cpu(self, pid: int, directory: Path | None) -> Facts | None:
         throttled_ns = (
@@ -66,12 +77,12 @@ def throttled_ns(pid: int) -> int | None:
 
 
 def directories(cgroup_text: str, mountinfo: str) -> dict[str, Path]:
-    """Controller → the process's directory in its tree; "" is cgroup v2's. Only those that exist."""
+    """Controller (of CONTROLLERS) → the process's directory in its tree. Only those that exist."""
     found: dict[str, Path] = {}
     for line in cgroup_text.splitlines():
         _, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
-        for name in names.split(","):
+        for name in set(names.split(",")).intersection(CONTROLLERS):
             for place, top in cgroups.controller_mounts(mountinfo, name):
                 directory = Path(place) / _below(top, path)
                 if directory.is_dir():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns import netlink
 from ebpfdns.observe import (
+    conntrack,
     name_files,
     proc_files,
     processes,
@@ -21,11 +22,11 @@ from ebpfdns.observe import (
     socket_owners,
     sockets,
     syscalls,
-    unix_peers,
 )
+from ebpfdns.observe.unix_peers import Peers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from ebpfdns.observe.cgroup_cpu import CpuWatch
 
@@ -39,7 +40,6 @@ PF_FORKNOEXEC = 0x40  # include/linux/sched.h
 DNS_PORTS = (53, 853)
 _NOFILE = re.compile(r"^Max open files\s+(\d+|unlimited)", re.MULTILINE)
 _NSS = re.compile(r"/(libnss_[^/\s]+\.so[^/\s]*)$", re.MULTILINE)
-_CONNTRACK = "/proc/sys/net/netfilter/nf_conntrack_"
 
 
 def process_snapshot(
@@ -47,10 +47,14 @@ def process_snapshot(
     alive_tid: int,
     cpu: CpuWatch,
     nameservers: Sequence[str] = (),
-    dns_ports: Iterable[int] = DNS_PORTS,
+    peers: Peers | None = None,
 ) -> Facts:
-    """Look at one process. `alive_tid`: a thread of it that is alive, as its first one may have ended."""
+    """Look at one process. `alive_tid`: a thread of it that is alive, as its first one may have ended.
+
+    `peers`: those that somebody else may read in the same moment.
+    """
     root = f"/proc/{alive_tid}/root"
+    peers = peers or Peers(alive_tid)
     found = {
         **_identity(pid),
         "limits": _limits(alive_tid),
@@ -60,19 +64,21 @@ def process_snapshot(
         "modules": _modules(alive_tid),
         **_threads(pid),
         **cpu.facts(alive_tid),
-        "conntrack": _conntrack(alive_tid),
+        "conntrack": conntrack.conntrack(alive_tid),
         "children": _children(pid),
         "routes": routes.routes(alive_tid, nameservers) if netlink.is_loaded() else None,
-        "listeners": _listeners(alive_tid, nameservers),
+        "listeners": _listeners(alive_tid, nameservers, peers.search),
     }
-    return found | _descriptors(alive_tid, frozenset(dns_ports))
+    return found | _descriptors(alive_tid, peers)
 
 
 def _identity(pid: int) -> Facts:
-    """What stat and the start time say."""
-    fields = proc_files.text(f"/proc/{pid}/stat").rpartition(") ")[2].split()
-    flags = int(fields[6]) if len(fields) > 6 else None  # noqa: PLR2004 - field 9 of proc_pid_stat(5)
-    return {"forked_without_exec": None if flags is None else bool(flags & PF_FORKNOEXEC)}
+    """When it began, and whether it goes on in the program that its parent began."""
+    stat = processes.read_stat(pid)
+    return {
+        "started_wall_ns": None if stat is None else stat.start_wall_ns,
+        "forked_without_exec": None if stat is None else bool(stat.flags & PF_FORKNOEXEC),
+    }
 
 
 def _limits(tid: int) -> Facts | None:
@@ -120,7 +126,7 @@ def scheduled(text: str) -> tuple[float | None, float | None]:
     return int(words[0]) / 1e6, int(words[1]) / 1e6
 
 
-def _descriptors(tid: int, dns_ports: frozenset[int]) -> Facts:
+def _descriptors(tid: int, peers: Peers | None = None) -> Facts:
     """{fds_total, sockets}: how many descriptors, and those sockets that may have to do with names."""
     try:
         fds = sorted(map(int, os.listdir(f"/proc/{tid}/fd")))  # noqa: PTH208 - numbers, not paths
@@ -131,21 +137,21 @@ def _descriptors(tid: int, dns_ports: frozenset[int]) -> Facts:
     kept = [
         {"fd": fd, "inode": inode, **table[inode]}
         for fd, inode in inodes.items()
-        if inode in table and _matters(table[inode], dns_ports)
+        if inode in table and _matters(table[inode])
     ][:MAX_SOCKETS]
     of_unix = {facts["inode"] for facts in kept if facts["kind"] == "unix"}
-    peers = unix_peers.peers(tid, of_unix) if of_unix and netlink.is_loaded() else {}
+    known = peers.of(of_unix) if peers is not None and netlink.is_loaded() else {}
     for facts in kept:
         if facts["kind"] == "unix":
-            facts["peer"] = peers.get(facts["inode"])
+            facts["peer"] = known.get(facts["inode"])
     return {"fds_total": len(fds), "sockets": kept}
 
 
-def _matters(facts: Facts, dns_ports: frozenset[int]) -> bool:
+def _matters(facts: Facts) -> bool:
     """Whether it goes to a DNS server, or to a local service."""
     remote = facts.get("remote")
     is_connected_locally = facts["kind"] == "unix" and facts.get("state") in ("CONNECTED", "CONNECTING")
-    return is_connected_locally or (remote is not None and remote[1] in dns_ports)
+    return is_connected_locally or (remote is not None and remote[1] in DNS_PORTS)
 
 
 def _children(pid: int) -> list[Facts]:
@@ -159,20 +165,11 @@ def _children(pid: int) -> list[Facts]:
 
 
 def _descriptors_to_dns(pid: int) -> list[Facts] | None:
-    facts = _descriptors(pid, frozenset(DNS_PORTS))["sockets"]
+    facts = _descriptors(pid)["sockets"]
     return None if facts is None else [entry for entry in facts if entry["kind"] != "unix"]
 
 
-def _conntrack(tid: int) -> Facts | None:
-    """{count, max} of the process's network namespace; None where nothing tracks connections."""
-    # The numbers of a namespace are below /proc/sys of whoever opens them: only the agent's own can be told.
-    if proc_files.link(f"/proc/{tid}/ns/net") != proc_files.link("/proc/self/ns/net"):
-        return None
-    words = [proc_files.text(_CONNTRACK + name).strip() for name in ("count", "max")]
-    return dict(zip(("count", "max"), map(int, words), strict=True)) if all(map(str.isdigit, words)) else None
-
-
-def _listeners(tid: int, nameservers: Sequence[str]) -> Facts:
+def _listeners(tid: int, nameservers: Sequence[str], search: socket_owners.OwnerSearch) -> Facts:
     """Loopback nameserver → {listening, owner, rx_queue_bytes} of UDP port 53; owner None: not found."""
     local = [address for address in nameservers if address.startswith("127.") or address == "::1"]
     bound = sockets.udp_bound(tid, DNS_PORTS[0]) if local else None
@@ -182,7 +179,7 @@ def _listeners(tid: int, nameservers: Sequence[str]) -> Facts:
     for address in local:
         wildcard = "::" if ":" in address else "0.0.0.0"  # noqa: S104 - what others have bound
         here = bound.get(address) or bound.get(wildcard) or bound.get("::")
-        owner = socket_owners.owners({here["inode"]}).get(here["inode"]) if here else None
+        owner = search.owners({here["inode"]}).get(here["inode"]) if here else None
         unread = here["rx_queue_bytes"] if here else None
         found[address] = {"listening": here is not None, "owner": owner, "rx_queue_bytes": unread}
     return found

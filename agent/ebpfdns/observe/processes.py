@@ -46,14 +46,19 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stat:
-    """The fields of /proc/PID/stat that matter here."""
+class Stat:
+    """The fields of /proc/PID/stat that matter here. `flags`: PF_… of linux/sched.h."""
 
     comm: str
     state: str
     parent_pid: int
-    is_kernel_thread: bool
+    flags: int
     start_ticks: int
+
+    @property
+    def start_wall_ns(self) -> int:
+        """When it began, by the wall clock."""
+        return _boot_wall_ns() + self.start_ticks * NS_PER_S // CLOCK_TICKS_PER_S
 
 
 def read_process(pid: int) -> Process:
@@ -76,7 +81,7 @@ def read_process(pid: int) -> Process:
             f"process {pid} ({stat.comm}) has ended, uncollected by its parent {stat.parent_pid} (zombie)",
             remedy="ps -e",
         )
-    if stat.is_kernel_thread:
+    if stat.flags & PF_KTHREAD:
         what = f"{pid} ({stat.comm}) is a kernel thread: it looks no names up"
         raise NoSuchTargetError(what, remedy="ps -e")
     exe = _program(alive_tid)
@@ -96,6 +101,11 @@ def read_process(pid: int) -> Process:
         alive_tid=alive_tid,
         root=f"/proc/{alive_tid}/root",
     )
+
+
+def read_stat(pid: int) -> Stat | None:
+    """What /proc/PID/stat says; None when it is gone."""
+    return _read_stat(f"/proc/{pid}/stat")
 
 
 def same_process(process: Process) -> bool:
@@ -211,7 +221,7 @@ def _program(tid: int) -> str | None:
     return os.fsencode(target).decode("utf-8", "backslashreplace").removesuffix(DELETED) if target else None
 
 
-def _read_stat(path: str) -> _Stat | None:
+def _read_stat(path: str) -> Stat | None:
     """Parse a stat file; the name in it may itself contain spaces and parentheses."""
     text = _read_text(path)
     match = re.fullmatch(r"\d+ \((.*)\) (\S) (.*)", text.rstrip("\n"), re.DOTALL) if text else None
@@ -219,11 +229,11 @@ def _read_stat(path: str) -> _Stat | None:
         return None
     comm, state, rest = match.groups()
     fields = rest.split()  # the first is field 4
-    return _Stat(
+    return Stat(
         comm=comm,
         state=state,
         parent_pid=int(fields[0]),
-        is_kernel_thread=bool(int(fields[5]) & PF_KTHREAD),
+        flags=int(fields[5]),
         start_ticks=int(fields[18]),
     )
 

@@ -14,12 +14,11 @@ from ebpfdns.correlate import items
 from ebpfdns.correlate.children import CHILD_BIT
 from ebpfdns.model import boundary
 from ebpfdns.model.boundary import ConnectFlag, Counter, LookupFlag
-from ebpfdns.observe import leftovers, memory, pool_queue, receive_queues, resolv_conf, siblings, snapshot
-from ebpfdns.observe.cgroup_cpu import CpuWatch
+from ebpfdns.observe import leftovers, memory, pool_queue, receive_queues, siblings
 from ebpfdns.observe.earlier import SURE_NS
 from ebpfdns.observe.earlier_connects import refreshed
 from ebpfdns.observe.kernel_maps import is_earlier
-from ebpfdns.observe.process_snapshot import process_snapshot
+from ebpfdns.observe.looks import Looks
 from ebpfdns.observe.server_answers import server_answers
 
 if TYPE_CHECKING:
@@ -42,8 +41,6 @@ PORTION = 256
 #: Snapshots in one scan: the later ones of a storm go without, and get theirs with their next line.
 SNAPSHOTS = 256
 WIRE_BIT = 1 << 63
-#: How often the CPU time of so many processes with something stuck is read, for the rate of the next look.
-CPU_RATE_NS, MAX_CPU_RATES = 2_000_000_000, 16
 #: what is known as a struct call: threads in a function, requests in a queue
 CALLS = ("calls", "queued")
 #: An answer that lies there for so long is not read: whoever waits for it reads it within a millisecond.
@@ -70,16 +67,16 @@ class Scanner:
         self._pipeline = pipeline
         self._alive_tid = alive_tid
         self._had_gone = False
-        self._cpu = CpuWatch()
-        self._cpu_next_ns = 0
+        self._looks = Looks(alive_tid)
         #: handshakes that are counted as open and are not there any more: the kernel makes room by itself
         self.evicted_handshakes = 0
 
     def scan(self, now_ns: int, wall_ns: int, stuck_after_ns: int) -> Iterator[items.Scan | items.Frames]:
         """Scans to feed, in portions; none when nothing is due. Feed frames before `vanished`."""
         older_ns = now_ns - stuck_after_ns
-        lookups = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._maps.open_lookups(older_ns)]
-        calls = self._maps.open_calls(older_ns)
+        half_ns = now_ns - stuck_after_ns // 2  # what will be looked at soon, too
+        lookups = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._maps.open_lookups(half_ns)]
+        calls = self._maps.open_calls(half_ns)
         raws = self._maps.open_connects(older_ns) + self._open_handshakes(older_ns, now_ns)
         raws += self._earlier.connects.open()
         connects = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in raws]
@@ -88,9 +85,9 @@ class Scanner:
         queued = pool_queue.still_queued(self._maps, self._alive_tid, older_ns)
         self.open_names |= {("lookup", key, struct.unpack_from("=Q", raw)[0]) for key, raw in calls + queued}
         self.open_names |= {("connect", key, start) for _, key, start, _, _, _ in connects}
-        self._renew_cpu_rates({pid for *_, pid, _ in lookups}, now_ns)
         due, expired, read = self._due_lookups(lookups, now_ns)
         due += self._due_calls("calls", calls, now_ns) + self._due_calls("queued", queued, now_ns)
+        self._looks.begin()
         due_connects, expired_connects = self._due_connects(connects, now_ns)
         due += due_connects
         if read:
@@ -101,13 +98,9 @@ class Scanner:
             )
         for at in range(0, len(due), PORTION):
             yield self._portion(due[at : at + PORTION], with_snapshots=at < SNAPSHOTS)
-
-    def _renew_cpu_rates(self, pids: set[int], now_ns: int) -> None:
-        """What is stuck for long is looked at seldom: that its CPU limit holds it now shall be seen then."""
-        if now_ns >= self._cpu_next_ns:
-            self._cpu_next_ns = now_ns + CPU_RATE_NS
-            for pid in sorted(pids)[:MAX_CPU_RATES]:
-                self._cpu.facts(self._alive_tid(pid))
+        self._looks.prepare(
+            {pid for *_, pid, _ in lookups + connects} | {_pid_of_call(raw) for _, raw in calls}
+        )
 
     def _open_handshakes(self, older_ns: int, now_ns: int) -> list[bytes]:
         """Those that are old enough to matter; and how many are counted as open but gone is found out."""
@@ -190,13 +183,12 @@ class Scanner:
         confs: dict[str, dict[str, Any]] = {}
         snapshots: dict[str, dict[str, Any]] = {}
         for pid, tids in by_pid.items():
-            alive_tid = self._alive_tid(pid)
-            conf = resolv_conf.resolv_conf(alive_tid)
-            confs[str(pid)] = dict(conf)
+            confs[str(pid)] = self._looks.resolv_conf(pid)
+            process = self._looks.process(pid)
+            if process is not None:
+                snapshots[str(pid)] = process
             if with_snapshots:
-                snapshots[str(pid)] = process_snapshot(pid, alive_tid, self._cpu, conf["nameservers"])
-                looks = snapshot.thread_snapshots(pid, tids, asking=asking)
-                threads |= {str(tid): facts for tid, facts in looks.items()}
+                threads |= self._looks.threads(pid, tids, asking)
         for kind, (_, key, pid, tid) in due:
             if kind != "connects" and is_earlier(key) and str(tid) in threads:
                 self._earlier.complete(key, pid, tid, threads[str(tid)])
@@ -278,6 +270,10 @@ def _flags(raw: bytes) -> int:
 def _askers(due: list[_Due]) -> set[int]:
     """The processes that asked somebody, as the initial pid namespace numbers them."""
     return {_thread_key(raw) >> 32 for kind, (raw, *_) in due if kind == "lookups"}
+
+
+def _pid_of_call(raw: bytes) -> int:
+    return int(boundary.CALL.unpack(raw).pid)
 
 
 def _thread_key(raw: bytes) -> int:

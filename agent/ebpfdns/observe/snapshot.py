@@ -13,11 +13,12 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from ebpfdns.observe import proc_files, query_buffer, syscalls, unix_peers, user_stack
+from ebpfdns.observe import proc_files, query_buffer, syscalls, user_stack
 from ebpfdns.observe.memory import read_memory, read_texts
 from ebpfdns.observe.process_snapshot import scheduled
 from ebpfdns.observe.program_name import program_name
 from ebpfdns.observe.sockets import inode_of, read_sockets
+from ebpfdns.observe.unix_peers import Peers
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -41,11 +42,13 @@ def thread_snapshots(
     with_peers: bool = True,
     with_stacks: bool = True,
     asking: Container[int] | None = None,
+    peers: Peers | None = None,
 ) -> dict[int, Facts]:
     """Look at several threads of one process; what they share (descriptors, socket tables) is read once.
 
     Without the other ends of unix sockets, and stacks, it costs a tenth. Only of threads in `asking` (None:
-    of all) the question is looked for: 0.4 ms each, and of others the probes have told it.
+    of all) the question is looked for: 0.4 ms each, and of others the probes have told it. `peers`: those
+    that somebody else may have read in the same moment.
     """
     snapshots = {tid: _look_at(pid, tid) for tid in tids}
     # Descriptors belong to the process, but its first thread may have ended: any that is alive will do.
@@ -54,7 +57,7 @@ def thread_snapshots(
     inodes = {fd: inode for fd, inode in links.items() if inode is not None}
     sockets = read_sockets(alive_tid, frozenset(inodes.values()))
     unix = {inode for inode, facts in sockets.items() if facts["kind"] == "unix" and with_peers}
-    for inode, peer in (unix_peers.peers(alive_tid, unix) if unix else {}).items():
+    for inode, peer in (peers or Peers(alive_tid)).of(unix).items():
         sockets[inode]["peer"] = peer
     for facts in snapshots.values():
         facts["sockets"] = [

@@ -1,6 +1,8 @@
 """Whose a socket is: the process that has it open, found by its inode number in all of /proc.
 
 Owns: the search, and its limits. Must not know: why somebody asks.
+
+One search answers all questions of one moment: no process is looked at twice.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfdns.observe import proc_files, syscalls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
     from collections.abc import Set as AbstractSet
 
 Facts = dict[str, Any]
@@ -23,23 +25,33 @@ BUDGET_S = 0.05
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
-def owners(inodes: AbstractSet[int], first: Iterable[int] = ()) -> dict[int, Facts]:
-    """Inode → {pid, name, state, syscall} of a process that has it open; absent: not found in time.
+class OwnerSearch:
+    """Goes through the processes once, as far as the questions make it go."""
 
-    `first`: pids to look at before all others.
-    """
-    wanted = set(inodes)
-    found: dict[int, Facts] = {}
-    give_up_at = time.monotonic() + BUDGET_S
-    for pid in (*first, *_newest_last()):
-        if not wanted or time.monotonic() > give_up_at:
-            break
-        here = _sockets_of(pid) & wanted
-        if here:
-            facts = owner(pid)
-            found |= dict.fromkeys(here, facts)
-            wanted -= here
-    return found
+    def __init__(self) -> None:
+        self._pids: Iterator[int] | None = None
+        self._left_s = BUDGET_S
+        self._holders: dict[int, int] = {}  # inode → pid
+        self._owners: dict[int, Facts] = {}  # pid → what it is called and does
+
+    def owners(self, inodes: AbstractSet[int]) -> dict[int, Facts]:
+        """Inode → {pid, name, state, syscall} of a process that has it open; absent: not found in time."""
+        began_s = time.monotonic()
+        if self._pids is None:
+            self._pids = iter(_newest_last())
+        while not inodes <= self._holders.keys() and time.monotonic() - began_s < self._left_s:
+            pid = next(self._pids, None)
+            if pid is None:
+                break
+            for inode in _sockets_of(pid):
+                self._holders.setdefault(inode, pid)
+        self._left_s -= time.monotonic() - began_s
+        return {inode: self._owner(self._holders[inode]) for inode in inodes & self._holders.keys()}
+
+    def _owner(self, pid: int) -> Facts:
+        if pid not in self._owners:
+            self._owners[pid] = owner(pid)
+        return self._owners[pid]
 
 
 def owner(pid: int) -> Facts:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns import netlink
 from ebpfdns.errors import EbpfdnsError
-from ebpfdns.observe.socket_owners import owners
+from ebpfdns.observe.socket_owners import OwnerSearch
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -19,30 +19,47 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 
 
-def peers(tid: int, inodes: AbstractSet[int]) -> dict[int, Facts]:
-    """Inode of a socket → its peer {inode, path, listener_backlog, rx_queue_bytes, owner}, if any.
+class Peers:
+    """Those of one process at one moment: the sockets of its network namespace are read at most once."""
 
-    A connection that was not accepted yet has a peer that nobody has open: its owner is who listens there.
-    Empty when the namespace may not be entered.
-    """
+    def __init__(self, tid: int) -> None:
+        self.search = OwnerSearch()
+        self._tid = tid
+        self._table: dict[int, Facts] | None = None
+
+    def of(self, inodes: AbstractSet[int]) -> dict[int, Facts]:
+        """Inode of a socket → its peer {inode, path, listener_backlog, rx_queue_bytes, owner}, if any.
+
+        One that was not accepted yet has a peer that nobody has open: its owner is who listens there.
+        Empty when the namespace may not be entered.
+        """
+        if not inodes:
+            return {}
+        if self._table is None:
+            self._table = _read_table(self._tid)
+        table = self._table
+        found = {inode: peer for inode in inodes if (peer := peer_of(table, inode)) is not None}
+        owned = self.search.owners(
+            {number for peer in found.values() for number in (peer["inode"], peer["listener"]) if number}
+        )
+        for peer in found.values():
+            listener = peer.pop("listener")
+            peer["owner"] = owned.get(peer["inode"]) or owned.get(listener)
+        return found
+
+
+def _read_table(tid: int) -> dict[int, Facts]:
+    """Inode → facts of the unix sockets of a thread's network namespace."""
     try:
         netns_fd = os.open(f"/proc/{tid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return {}
     try:
-        table = {facts["inode"]: facts for facts in netlink.unix_sockets(netns_fd)}
+        return {facts["inode"]: facts for facts in netlink.unix_sockets(netns_fd)}
     except (EbpfdnsError, OSError):
         return {}
     finally:
         os.close(netns_fd)
-    found = {inode: peer for inode in inodes if (peer := peer_of(table, inode)) is not None}
-    owned = owners(
-        {number for peer in found.values() for number in (peer["inode"], peer["listener"]) if number}
-    )
-    for peer in found.values():
-        listener = peer.pop("listener")
-        peer["owner"] = owned.get(peer["inode"]) or owned.get(listener)
-    return found
 
 
 def peer_of(table: dict[int, Facts], inode: int) -> Facts | None:

@@ -1,0 +1,76 @@
+"""Looks at processes for the scans: prepared before anything is stuck, and shared by all that is stuck.
+
+Owns: when pyroute2 is loaded, how long looking may take in one scan, what of one scan is read only once.
+Must not know: what is due, or what a snapshot holds.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ebpfdns import netlink
+from ebpfdns.observe import resolv_conf, snapshot, unix_peers
+from ebpfdns.observe.cgroup_cpu import CpuWatch
+from ebpfdns.observe.process_snapshot import process_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable
+
+Facts = dict[str, Any]
+
+#: Processes of one scan: the later ones go without, and get theirs with their next line.
+BUDGET_S = 0.12
+#: Loading began when something was half as old as stuck is, so mostly nobody waits.
+LOAD_WAIT_S = 0.15
+
+
+class Looks:
+    """`alive_tid` maps a pid to a thread of it that is alive."""
+
+    def __init__(self, alive_tid: Callable[[int], int]) -> None:
+        self._alive_tid = alive_tid
+        self._cpu = CpuWatch()
+        self.begin()
+
+    def begin(self) -> None:
+        """A new scan: nothing has been looked at yet."""
+        self._left_s = BUDGET_S
+        self._confs: dict[int, Facts] = {}
+        self._peers: dict[int, unix_peers.Peers] = {}
+        self._processes: dict[int, Facts] = {}
+
+    def prepare(self, pids: Iterable[int]) -> None:
+        """Something of these processes may soon be stuck."""
+        for pid in pids:
+            netlink.load_beside()
+            self._cpu.keep_fresh(self._alive_tid(pid))
+
+    def resolv_conf(self, pid: int) -> Facts:
+        """What the process would read there now."""
+        if pid not in self._confs:
+            self._confs[pid] = dict(resolv_conf.resolv_conf(self._alive_tid(pid)))
+        return self._confs[pid]
+
+    def process(self, pid: int) -> Facts | None:
+        """Its snapshot; None when there is no time left for it in this scan."""
+        if pid not in self._processes and self._left_s > 0:
+            netlink.load_beside().join(LOAD_WAIT_S)
+            began_s = time.monotonic()
+            nameservers = self.resolv_conf(pid)["nameservers"]
+            alive_tid = self._alive_tid(pid)
+            self._processes[pid] = process_snapshot(
+                pid, alive_tid, self._cpu, nameservers, peers=self._peers_of(pid)
+            )
+            self._left_s -= time.monotonic() - began_s
+        return self._processes.get(pid)
+
+    def threads(
+        self, pid: int, tids: Iterable[int], asking: Container[int] | None = None
+    ) -> dict[str, Facts]:
+        """Tid → snapshot of a thread; `asking`: those whose question is looked for, None: all."""
+        found = snapshot.thread_snapshots(pid, tids, asking=asking, peers=self._peers_of(pid))
+        return {str(tid): facts for tid, facts in found.items()}
+
+    def _peers_of(self, pid: int) -> unix_peers.Peers:
+        return self._peers.setdefault(pid, unix_peers.Peers(self._alive_tid(pid)))
