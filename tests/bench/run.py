@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import cost
 import footprint
 import load
+import looking
 from table import Row, render
 
 from ebpfdns.errors import EbpfdnsError
@@ -35,6 +36,7 @@ HERE = Path(__file__).resolve().parent
 BUILD = HERE.parents[1] / "build"
 OPEN_FILES = 20_000  # a socket per stuck lookup
 STUCK_THREADS = (1, 1_000, 4_096)
+LOOKED_AT_THREADS = (1, 256)
 COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
@@ -118,6 +120,9 @@ def _run(bench: Bench, folder: Path, only: str | None, *, is_quick: bool) -> Non
         bench.section("DNS queries a second", rates)
     if only in (None, "footprint"):
         bench.section("start, memory, idle CPU", footprints)
+        for threads in LOOKED_AT_THREADS:
+            look = functools.partial(looking.measure, threads, 3 if is_quick else 31)
+            bench.section(f"a look at {threads} stuck threads", look)
         bench.section("lines a second", lambda: footprint.line_rate(int(200_000 * scale)))
 
 

@@ -359,6 +359,16 @@ def test_a_peer_that_does_not_read(tmp_path: Path) -> None:
             assert told[client.fileno()]["peer"] == peer
 
 
+@needs_root
+def test_a_pair_is_no_service() -> None:
+    """Nobody is searched for at the other end of a socketpair: it has no name to be found by."""
+    one, other = socket.socketpair()
+    with one, other:
+        inode = os.fstat(one.fileno()).st_ino
+        peer = unix_peers.Peers(ME).of({inode})[inode]
+    assert (peer["inode"] is not None, peer["path"], peer["owner"]) == (True, None, None)
+
+
 def test_a_socket_without_a_peer() -> None:
     """One that nobody has connected has none, and neither has one that does not exist."""
     with socket.socket(socket.AF_UNIX) as alone:

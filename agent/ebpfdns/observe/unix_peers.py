@@ -39,8 +39,10 @@ class Peers:
             self._table = _read_table(self._tid)
         table = self._table
         found = {inode: peer for inode in inodes if (peer := peer_of(table, inode)) is not None}
+        # One without a path is no service's: both ends of a pair are mostly the same program's.
+        named = [peer for peer in found.values() if peer["path"] is not None]
         owned = self.search.owners(
-            {number for peer in found.values() for number in (peer["inode"], peer["listener"]) if number}
+            {number for peer in named for number in (peer["inode"], peer["listener"]) if number}
         )
         for peer in found.values():
             listener = peer.pop("listener")
