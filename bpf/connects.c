@@ -324,7 +324,7 @@ INLINE int tcp_state_has_changed(struct tcp_state_change *ctx) {
 }
 
 #ifdef SOCK_PROTOCOL
-/* Begin: struct sock_common: skc_daddr 0, skc_dport 12 (network order), skc_family 16. */
+/* struct sock_common: skc_daddr 0, skc_dport 12 (network order), skc_family 16. */
 int raw_state_changes(struct bpf_raw_tracepoint_args *ctx) { /* socket, old state, new state */
   struct tcp_state_change change = {.socket = ctx->args[0], .old_state = ctx->args[1], .new_state = ctx->args[2]};
   if (change.old_state == TCP_CLOSE && change.new_state == TCP_SYN_SENT) {

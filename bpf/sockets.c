@@ -109,23 +109,6 @@ int socket_closes(struct bpf_sock *ctx) {
   return PASS;
 }
 
-/* The error that a socket was told. The raw event knows the socket, the other one the error; they come in turn. */
-BPF_PERCPU_ARRAY(erring_socket, u64, 1);
-
-int socket_errs_raw(struct bpf_raw_tracepoint_args *ctx) {
-  int zero = 0;
-  u64 *socket = erring_socket.lookup(&zero);
-  if (socket) *socket = ctx->args[0];
-  return 0;
-}
-
-struct socket_error {
-  u64 common;
-  int error;
-  u16 source_port;
-  u16 port;
-};
-
 INLINE void set_query_errors(struct lookup *record, u64 socket, int error) {
   LOOP (int i = 0; i < MAX_QUERIES; i++) {
     if (i >= record->query_count) return;
@@ -134,19 +117,7 @@ INLINE void set_query_errors(struct lookup *record, u64 socket, int error) {
   }
 }
 
-int socket_errs(struct socket_error *ctx) {
-  int zero = 0;
-  u64 *noted = erring_socket.lookup(&zero);
-  if (!noted || !*noted) return 0;
-  u64 socket = *noted;
-  *noted = 0;
-  /* struct sock_common: skc_dport 12 (network order), skc_num 14. An interrupt may have come between the two. */
-  u16 port = 0, source_port = 0;
-  read_kernel(&port, sizeof(port), (void *)socket + 12);
-  read_kernel(&source_port, sizeof(source_port), (void *)socket + 14);
-  if (swapped(port) != ctx->port) return 0;
-  if (source_port && source_port != ctx->source_port) return 0; /* a refused TCP socket has given its own back */
-  int error = ctx->error < 0 ? -ctx->error : ctx->error;
+INLINE int socket_has_error(u64 socket, int error) {
   connect_has_error(socket, error);
   handshake_is_over(socket, error);
   struct dns_socket *known = sockets.lookup(&socket);
@@ -166,3 +137,45 @@ int socket_errs(struct socket_error *ctx) {
   }
   return 0;
 }
+
+#ifdef SOCK_ERROR
+int socket_errs_raw(struct bpf_raw_tracepoint_args *ctx) { /* socket */
+  u64 socket = ctx->args[0];
+  int error = 0;
+  read_kernel(&error, sizeof(error), (void *)socket + SOCK_ERROR);
+  return socket_has_error(socket, error < 0 ? -error : error);
+}
+#else
+/* The error that a socket was told. The raw event knows the socket, the other one the error; they come in turn,
+ * unless another agent's ordinary one was there before ours: then an error is told with the next. */
+BPF_PERCPU_ARRAY(erring_socket, u64, 1);
+
+int socket_errs_raw(struct bpf_raw_tracepoint_args *ctx) {
+  int zero = 0;
+  u64 *socket = erring_socket.lookup(&zero);
+  if (socket) *socket = ctx->args[0];
+  return 0;
+}
+
+struct socket_error {
+  u64 common;
+  int error;
+  u16 source_port;
+  u16 port;
+};
+
+int socket_errs(struct socket_error *ctx) {
+  int zero = 0;
+  u64 *noted = erring_socket.lookup(&zero);
+  if (!noted || !*noted) return 0;
+  u64 socket = *noted;
+  *noted = 0;
+  /* struct sock_common: skc_dport 12 (network order), skc_num 14. An interrupt may have come between the two. */
+  u16 port = 0, source_port = 0;
+  read_kernel(&port, sizeof(port), (void *)socket + 12);
+  read_kernel(&source_port, sizeof(source_port), (void *)socket + 14);
+  if (swapped(port) != ctx->port) return 0;
+  if (source_port && source_port != ctx->source_port) return 0; /* a refused TCP socket has given its own back */
+  return socket_has_error(socket, ctx->error < 0 ? -ctx->error : ctx->error);
+}
+#endif

@@ -100,11 +100,11 @@ def test_a_kernel_that_tells_no_reasons(tmp_path: Path):
         (
             [
                 ("sock_common", [("skc_daddr", 0), ("skc_v6_daddr", 56)]),
-                ("sock", [("x", 0), ("sk_protocol", 216)]),
+                ("sock", [("sk_err", 4), ("sk_protocol", 216)]),
             ],
-            SocketPlaces(216, 56),
+            SocketPlaces(216, 4, 56),
         ),
-        ([("sock", [("x", 0), ("sk_protocol", 216)])], None),
+        ([("sock", [("sk_err", 4), ("sk_protocol", 216)])], None),
         ([], None),
     ],
 )

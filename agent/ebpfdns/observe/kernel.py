@@ -101,11 +101,7 @@ class Kernel:
 
     def attach_host_wide(self) -> None:
         """Tracepoints: one program each for all targets, which asks first who is running."""
-        has_raw_states = probes.RAW_STATES.function in self._plan.functions
-        wanted = [
-            probes.RAW_STATES if has_raw_states and point.function == "tcp_state_changes" else point
-            for point in probes.TRACEPOINTS
-        ]
+        wanted = [*probes.TRACEPOINTS] if self.variant.socket_places is None else probes.with_places()
         if self.variant.follow_children:
             wanted.append(probes.FOLLOW)
             wanted += probes.FOLLOW_INSIDE if self.variant.pid_namespace else ()

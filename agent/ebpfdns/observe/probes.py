@@ -81,6 +81,14 @@ TRACEPOINTS = (
 )
 #: where the places in a socket are known, instead of `tcp_state_changes`
 RAW_STATES = Tracepoint("raw_state_changes", "inet_sock_set_state", _STATES, is_raw=True)
+
+
+def with_places() -> list[Tracepoint]:
+    """The table where the places in a socket are known: raw ones tell all, `socket_errs` is not needed."""
+    wanted = [RAW_STATES if point.function == "tcp_state_changes" else point for point in TRACEPOINTS]
+    return [point for point in wanted if point.function != "socket_errs"]
+
+
 FOLLOW = Tracepoint("task_is_made", "task/task_newtask", "children are not followed")
 #: in a pid namespace of the agent's own, too: where a child's number is known
 FOLLOW_INSIDE = tuple(

@@ -125,6 +125,7 @@ def definitions(variant: Variant) -> str:
     if variant.socket_places is not None:
         places = variant.socket_places
         lines += [f"#define SOCK_PROTOCOL {places.protocol}", f"#define SOCK_V6_ADDRESS {places.address_v6}"]
+        lines.append(f"#define SOCK_ERROR {places.error}")
     return "\n".join(lines)
 
 
