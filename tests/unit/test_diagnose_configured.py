@@ -347,3 +347,12 @@ def test_a_step_that_hangs_is_the_cause() -> None:
     assert (cause.id, cause.confidence) == ("ns_silent", "likely")
     assert cause.evidence[-1].fact == "search_step"
     assert "www.lab.test.c.test" in cause.evidence[-1].text
+
+
+def test_the_step_that_hangs_need_not_be_the_last() -> None:
+    """When it is given up, the name as it is comes next: that it is answered at once changes nothing."""
+    hangs, then = step("c.test", 0.03, None), step("", 1.04, 0.01)
+    cause = judge(searching(*numbered(0.01, 0.01), hangs, then, age=1.06, **EAI_AGAIN))
+    assert cause is not None
+    assert (cause.id, cause.confidence) == ("ns_silent", "likely")
+    assert "www.lab.test.c.test" in cause.evidence[-1].text

@@ -69,7 +69,9 @@ def _of_the_step_that_hangs(case: LookupCase) -> Cause | None:
     begins_ns = min(query.sent_ns for query in queries)
     ends_ns = begins_ns + max(map(case.waited_ns, case.silent))
     # One after the other, as a search goes, and each but this one answered.
-    if any(q.reply_ns is None or (q.reply_ns > begins_ns and q.sent_ns < ends_ns) for q in others):
+    if any(
+        q.reply_ns is None or (q.reply_ns > begins_ns and q.sent_ns < begins_ns + A_SECOND_NS) for q in others
+    ):
         return None
     if ends_ns - begins_ns < A_SECOND_NS:
         return None
