@@ -72,6 +72,18 @@ def test_what_is_known_of_a_file_is_not_searched_again(monkeypatch: pytest.Monke
     assert stack_of(os.getpid(), blocked) == first
 
 
+@is_amd64
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, blocked: int) -> None:
+    """With room for next to nothing every look finds the same, and does not keep more than one look needs."""
+    first = stack_of(os.getpid(), blocked)
+    monkeypatch.setattr(mapped_code, "MAX_PLACES", 1)
+    monkeypatch.setattr(mapped_code, "MAX_FILES", 1)
+    for _ in range(3):
+        assert stack_of(os.getpid(), blocked) == first
+        assert len(mapped_code._known) <= 2
+        assert all(len(known.functions) <= len(first) for known in mapped_code._known.values())
+
+
 def test_a_thread_that_runs_or_is_gone_has_no_frames() -> None:
     """Neither has a stack that holds still."""
     tids = [threading.get_native_id(), 4194305]

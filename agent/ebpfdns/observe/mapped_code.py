@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ebpfdns.observe.mappings import Mapping
     from ebpfdns.observe.unwind_rules import Rules
 
-MAX_FILES = 64  # whose answers are remembered
-MAX_PLACES = 4096  # of one file
+MAX_FILES = 32  # whose answers are remembered
+MAX_PLACES = 256  # of one file; together some MB at most
 
 
 @dataclass(slots=True)
@@ -100,13 +100,15 @@ class MappedCode:
     def functions_at(self, addresses: Iterable[int]) -> dict[int, Function | None]:
         """The function around each address; each file's symbols are gone through once for all of them."""
         places = {address: self._place(address) for address in set(addresses)}
+        known = [place for place in places.values() if place is not None]
+        for file, _ in known:
+            _make_room(file.known.functions, MAX_PLACES)
         missing: dict[int, tuple[_File, set[int]]] = {}
-        for file, offset in (place for place in places.values() if place is not None):
+        for file, offset in known:
             if offset not in file.known.functions:
                 missing.setdefault(id(file), (file, set()))[1].add(offset)
         for file, offsets in missing.values():
             elf = _opened(file)
-            _make_room(file.known.functions, MAX_PLACES)
             file.known.functions.update(dict.fromkeys(offsets) if elf is None else _functions(elf, offsets))
         return {address: _moved(address, place) for address, place in places.items()}
 
