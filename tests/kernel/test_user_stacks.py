@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -187,6 +188,26 @@ def test_a_thread_that_waits_for_something_else_asks_nothing(
         assert query_buffer.asked(seen.stack, seen.frames) is None
         program.process.kill()
     assert seen.frames
+
+
+@amd64_only
+@pytest.mark.parametrize("libc", ["glibc", "musl", "musl-static"])
+def test_a_stop_changes_nothing(sandbox: Sandbox, programs: dict[str, Path], libc: str) -> None:
+    """Stopped, and going on afterwards (poll is another system call then), it asks the same question."""
+    argv = [of_this_machine(programs, f"lookup-{libc}"), "--name", "www.lab.test"]
+    with FAULTS["silent"].setup(sandbox, options=PATIENT):
+        program = Program(sandbox, argv)
+        program.go()
+        tid, question = question_of(program.pid)
+        before = user_stack.stack_of(program.pid, tid)
+        program.process.send_signal(signal.SIGSTOP)
+        until(lambda: thread_snapshot(program.pid, tid)["state"] == "T")
+        assert questions(program.pid) == {tid: question}
+        program.process.send_signal(signal.SIGCONT)
+        until(lambda: thread_snapshot(program.pid, tid)["syscall"] == "restart_syscall")
+        assert questions(program.pid) == {tid: question}
+        assert user_stack.stack_of(program.pid, tid) == before
+        program.process.kill()
 
 
 @amd64_only

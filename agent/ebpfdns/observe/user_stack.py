@@ -149,7 +149,8 @@ def _look(pid: int, tid: int, code: MappedCode) -> Seen:
 
 def _by_call_sites(pid: int, call: str | None, stack: Stack, code: MappedCode) -> list[Frame]:
     """The waiting function and its caller, where nothing else tells them; nothing without proof."""
-    names = {call} | ({"poll"} if call == "ppoll" else set())  # arm64 has the latter call only
+    # arm64 has the call ppoll only; after a stop a poll goes on as restart_syscall.
+    names = {call, "poll"} if call in {"ppoll", "restart_syscall"} else {call}
 
     def start_of_wait(address: int) -> int | None:
         function = code.functions_at([address])[address]
