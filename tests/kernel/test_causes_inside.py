@@ -79,6 +79,28 @@ def test_gethostbyname_is_serialized(silent: Sandbox, programs: dict[str, Path])
         assert line["lookup"]["waiting_on"]["syscall"] == "futex"
 
 
+@again
+def test_serialized_already(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """Who waited for gethostbyname's lock before tracing began is told so, and for whom, from stacks."""
+    with FAULTS["silent"].setup(sandbox, options="timeout:4 attempts:1") as running:
+        words = ["--api", "gethostbyname", "--name", NAME, "--threads", 2, "--unique"]
+        program = Program(sandbox, [of_this_machine(programs, "lookup-glibc"), *words])
+        program.go()
+        while not running.queries():
+            time.sleep(0.002)
+        with Agent("attach", "--pid", program.pid) as agent:
+            (line,) = agent.wait_for(
+                lambda line: line.get("cause", {}).get("id") == "gethostbyname_serialized"
+            )
+            program.process.kill()
+            lines = whole(agent.finish())
+    assert line["lookup"]["since"] == "before_attach"
+    assert facts(line) == ["futex_wait_no_timeout", "leader_lookup"]
+    leader = line["cause"]["evidence"][1]["lookup"]
+    asking = [told for told in of(lines, "lookup_stuck") if told["lookup"]["id"] == leader]
+    assert {told["cause"]["id"] for told in asking} == {"ns_silent"}
+
+
 @pytest.mark.parametrize(
     ("libc", "api"), [("glibc", "getaddrinfo"), ("glibc", "gethostbyname_r"), ("musl", "gethostbyname")]
 )
