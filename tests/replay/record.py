@@ -92,6 +92,8 @@ STORIES = {
         options="timeout:1 attempts:1",
     ),
     "connect_after_dns": Story("connect_after_dns", words=("--connect", "443"), stops_at="connect_stuck"),
+    "tcp53_blocked": Story("tcp53_blocked", stops_at="lookup_stuck"),
+    "tcp53_silent": Story("tcp53_silent", stops_at="lookup_stuck"),
     "tls_stall": Story("tls_stall", words=("--connect", "443", "--hello"), stops_at="connect_stuck"),
     "ipv6_first_blackholed": Story(
         "ipv6_first_blackholed", words=("--connect", "443"), stops_at="connect_stuck"

@@ -81,6 +81,19 @@ TABLE = (
         servers=_server({"transport": "udp", "truncate": True}, GOOD_ANSWER),
     ),
     Fault(
+        name="tcp53_blocked",
+        sentence="The answer is too long for UDP, and a firewall swallows TCP to port 53.",
+        servers=_server({"transport": "udp", "truncate": True}, GOOD_ANSWER),
+        expected_cause="tcp53_blocked",
+        prepare=walled("input", "tcp dport 53 drop"),
+    ),
+    Fault(
+        name="tcp53_silent",
+        sentence="The answer is too long for UDP, and over TCP the server takes the question and never answers.",
+        servers=_server({"transport": "udp", "truncate": True}, {"drop": True}),
+        expected_cause="tcp53_silent",
+    ),
+    Fault(
         name="first_ns_dead",
         sentence="Packets to the first server vanish; the second one answers.",
         nameservers=(topology.BLACK_HOLE_SERVER, topology.SERVER_2),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ebpfdns.diagnose.case import A_SECOND_NS
+from ebpfdns.diagnose.case import A_SECOND_NS, WORTH_SAYING_NS
 from ebpfdns.diagnose.cause import Cause, Evidence
 from ebpfdns.diagnose.observations import question
 from ebpfdns.diagnose.wording import dig, milliseconds, seconds, server_text
@@ -25,7 +25,7 @@ SOON_NS = 500_000_000
 def rule(case: LookupCase) -> Cause | None:
     """A reply came after the resolver had asked again, or had moved on, or had closed the socket."""
     late = [query for query in case.answered if query.transport == "udp" and _is_late(case, query)]
-    late += [query for query in case.sent if query.late_ns is not None and not case.went_on_by_tcp(query)]
+    late += [query for query in case.sent if _met_a_closed_socket(case, query)]
     if not late:
         return None
     server = late[0].server
@@ -50,6 +50,13 @@ def rule(case: LookupCase) -> Cause | None:
 def _took_ns(case: LookupCase, query: Query) -> int:
     """From the question to its answer, also to one that nobody could read."""
     return case.waited_ns(query) if query.late_ns is None else query.late_ns - query.sent_ns
+
+
+def _met_a_closed_socket(case: LookupCase, query: Query) -> bool:
+    """Whether nobody could take it any more. At once it is not late: the resolver went on without it, by TCP."""
+    if query.late_ns is None or case.went_on_by_tcp(query):
+        return False
+    return query.late_ns - query.sent_ns >= WORTH_SAYING_NS
 
 
 def _is_late(case: LookupCase, query: Query) -> bool:
