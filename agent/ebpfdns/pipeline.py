@@ -170,7 +170,7 @@ class Pipeline:
             if tracked is not None:
                 lines.append(self._child_line(item, child, lookup, tracked))
         for child in item.ended:
-            lines += self._ends(item, children.ended(child))
+            lines += self._ends(item, self._redacted(self._with(child.thread, children.ended(child))))
         return lines
 
     def _child_line(

@@ -92,6 +92,9 @@ STORIES = {
         options="timeout:1 attempts:1",
     ),
     "connect_after_dns": Story("connect_after_dns", words=("--connect", "443"), stops_at="connect_stuck"),
+    "child_process": Story(
+        "silent", words=("--threads", "0", "--fork-child"), options="timeout:3 attempts:1", agent_words=()
+    ),
     "tcp53_blocked": Story("tcp53_blocked", stops_at="lookup_stuck"),
     "tcp53_silent": Story("tcp53_silent", stops_at="lookup_stuck"),
     "tls_stall": Story("tls_stall", words=("--connect", "443", "--hello"), stops_at="connect_stuck"),

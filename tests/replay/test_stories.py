@@ -46,6 +46,9 @@ CAUSES: dict[str, list[str | None]] = {
     "edns_dropped": [None, "edns_dropped"],
     "local_firewall": ["local_firewall"],
     "threads": ["ns_silent", "ns_silent", "ns_silent"],
+    "child_process": ["child_process"],
+    "tcp53_blocked": ["tcp53_blocked"],
+    "tcp53_silent": ["tcp53_silent"],
     "connect_after_dns": [None],
     "ipv6_first_blackholed": [None],
     "tls_stall": [None],
@@ -66,6 +69,7 @@ CAUSES: dict[str, list[str | None]] = {
 }
 #: story → what its connects are stuck for
 CONNECT_CAUSES = {
+    "tcp53_blocked": ["tcp53_blocked"] * 3,
     "connect_after_dns": ["connect_after_dns"] * 3,
     "ipv6_first_blackholed": ["connect_after_dns", "connect_after_dns", "ipv6_first_blackholed"],
     "tls_stall": ["tls_stall"] * 3,

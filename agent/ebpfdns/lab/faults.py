@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ebpfdns.lab import topology
 from ebpfdns.lab.fault import Fault, RuleFields, ServerPlan, SilentListener
+from ebpfdns.lab.firewall import walled
 from ebpfdns.lab.local_faults import LOCAL_FAULTS
 from ebpfdns.lab.wire_faults import WIRE_FAULTS
 
@@ -89,7 +90,7 @@ TABLE = (
     ),
     Fault(
         name="tcp53_silent",
-        sentence="The answer is too long for UDP, and over TCP the server takes the question and never answers.",
+        sentence="The answer is too long for UDP, and over TCP the server takes the question in silence.",
         servers=_server({"transport": "udp", "truncate": True}, {"drop": True}),
         expected_cause="tcp53_silent",
     ),

@@ -124,7 +124,7 @@ class EarlierConnects:
                 if _place(pid, tid) != places[tid] and self._maps.drop_connect(key):
                     continue  # it had returned before it was put there
                 self._maps.count_found(Counter.CONNECTS_STARTED)
-                found.add(waited.get("inode", 0))
+            found.add(waited.get("inode", 0))  # also of one that began after the probes were live
         return found
 
     def _follow(self, target: Target, inode: int, fd: int, now_ns: int) -> None:

@@ -53,7 +53,7 @@ def _took_ns(case: LookupCase, query: Query) -> int:
 
 
 def _met_a_closed_socket(case: LookupCase, query: Query) -> bool:
-    """Whether nobody could take it any more. At once it is not late: the resolver went on without it, by TCP."""
+    """Whether nobody could take it any more. At once is not late: the resolver went on by TCP."""
     if query.late_ns is None or case.went_on_by_tcp(query):
         return False
     return query.late_ns - query.sent_ns >= WORTH_SAYING_NS
