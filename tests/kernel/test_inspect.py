@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
-from program import Program
+from program import Program, of_this_machine
 
 from ebpfdns.lab import topology
 from ebpfdns.lab.faults import FAULTS
 from ebpfdns.lab.namespace import PACKAGE_PARENT
+from ebpfdns.observe.syscalls import parse_call
 from ebpfdns.publish.schema.inspection import schema
 
 if TYPE_CHECKING:
@@ -253,6 +254,60 @@ def test_musl_goes_its_own_way(sandbox: Sandbox, programs: dict[str, Path]) -> N
     assert found["resolver"]["kind"] == "musl"
     assert [step["source"] for step in found["resolver"]["steps"]] == ["files", "dns"]
     assert found["cost"]["silent_s"] == 5
+
+
+DOCKER = """
+import socket, sys
+server = socket.socket(type=socket.SOCK_DGRAM)
+server.bind(("127.0.0.11", 0))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_dockers_server_has_another_port(sandbox: Sandbox) -> None:
+    """Docker's NAT rules lead from 127.0.0.11 port 53 to where it listens: that is not called dead."""
+    sandbox.write_resolv_conf("nameserver 127.0.0.11\noptions ndots:0\n")
+    pipe = subprocess.PIPE
+    target = sandbox.popen([PYTHON, "-c", DOCKER], stdin=pipe, stdout=pipe, text=True)
+    assert target.stdout is not None
+    assert target.stdout.readline() == "ready\n"
+    found = report_of(target.pid)
+    target.communicate("")
+    assert "nobody_listens" not in {finding["id"] for finding in found["findings"]}
+    assert found["nameservers"][0]["listener"]["owner"]["pid"] == target.pid
+    assert found["resolv_conf"]["manager"]["id"] == "docker"
+
+
+def test_a_go_program_is_recognised(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A program with Go's build information is one of Go's; with a libc either of them may resolve."""
+    note, program = tmp_path / "note", tmp_path / "program"
+    note.write_bytes(b"\xff Go buildinf:")
+    subprocess.run(
+        ["objcopy", "--add-section", f".go.buildinfo={note}", "/usr/bin/sleep", str(program)], check=True
+    )
+    target = sandbox.popen([str(program), "60"])
+    until_it_sleeps(target.pid)
+    found = report_of(target.pid)["resolver"]
+    target.kill()
+    target.wait()
+    assert (found["kind"], found["go"], found["static"]) == ("glibc", True, False)
+    assert found["why"].startswith("It is a Go program with glibc 2.")
+
+
+def until_it_sleeps(pid: int) -> None:
+    """Wait until the program has started and does what it is for."""
+    while parse_call(Path(f"/proc/{pid}/syscall").read_text()).name != "clock_nanosleep":
+        os.sched_yield()
+
+
+def test_a_static_program_is_recognised(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """A libc that is linked in is told, and so is that it is."""
+    target = Program(sandbox, [of_this_machine(programs, "lookup-musl-static"), "--name", "www.lab.test"])
+    found = report_of(target.pid)["resolver"]
+    target.process.kill()
+    assert (found["kind"], found["go"], found["static"]) == ("musl", False, True)
+    assert "linked in" in found["why"]
 
 
 def test_nothing_unprintable_reaches_the_terminal(sandbox: Sandbox, tmp_path: Path) -> None:

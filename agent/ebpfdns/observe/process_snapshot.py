@@ -38,6 +38,7 @@ MAX_FDS = 1024
 MAX_CHILDREN = 16
 PF_FORKNOEXEC = 0x40  # include/linux/sched.h
 DNS_PORTS = (53, 853)
+DOCKER_SERVER = "127.0.0.11"  # Docker's NAT rules lead from its port 53 to another one of the same address
 _NOFILE = re.compile(r"^Max open files\s+(\d+|unlimited)", re.MULTILINE)
 _NSS = re.compile(r"/(libnss_[^/\s]+\.so[^/\s]*)$", re.MULTILINE)
 
@@ -179,6 +180,8 @@ def _listeners(tid: int, nameservers: Sequence[str], search: socket_owners.Owner
     for address in local:
         wildcard = "::" if ":" in address else "0.0.0.0"  # noqa: S104 - what others have bound
         here = bound.get(address) or bound.get(wildcard) or bound.get("::")
+        if here is None and address == DOCKER_SERVER:
+            here = (sockets.udp_bound(tid, None) or {}).get(address)
         owner = search.owners({here["inode"]}).get(here["inode"]) if here else None
         unread = here["rx_queue_bytes"] if here else None
         found[address] = {"listening": here is not None, "owner": owner, "rx_queue_bytes": unread}

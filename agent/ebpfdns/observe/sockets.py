@@ -67,8 +67,8 @@ def inode_of(tid: int, fd: int) -> int | None:
     return int(match[1]) if match else None
 
 
-def udp_bound(pid: int, port: int) -> dict[str, Facts] | None:
-    """Address → {inode, rx_queue_bytes} of the UDP sockets bound to a port; None: may not be read."""
+def udp_bound(pid: int, port: int | None) -> dict[str, Facts] | None:
+    """Address → {inode, rx_queue_bytes} of UDP sockets bound to a port, or any; None: may not be read."""
     found: dict[str, Facts] = {}
     was_read = False
     for table in ("udp", "udp6"):
@@ -79,7 +79,7 @@ def udp_bound(pid: int, port: int) -> dict[str, Facts] | None:
             continue
         was_read = True
         for columns in map(bytes.split, lines):
-            if len(columns) > _INODE_COLUMN and int(columns[1].rpartition(b":")[2], 16) == port:
+            if len(columns) > _INODE_COLUMN and port in (None, int(columns[1].rpartition(b":")[2], 16)):
                 facts = _udp(columns)
                 inode = int(columns[_INODE_COLUMN])
                 found.setdefault(
