@@ -181,7 +181,10 @@ def test_exec_in_mid_lookup_abandons_it_and_the_new_program_is_seen(
 
 
 def test_a_fork_in_a_threaded_program_changes_nothing(sandbox: Sandbox, programs: dict[str, Path]) -> None:
-    """The child is not traced without --children; the three lookups of the parent are, exactly."""
+    """The child is not traced without --children; the three lookups of the parent are, exactly.
+
+    That the child is in a lookup of its own is told (`child_process`), and nothing else of it.
+    """
     binary = of_this_machine(programs, "lookup-glibc")
     with FAULTS["silent"].setup(sandbox, options=IMPATIENT):
         program = Program(sandbox, [binary, "--name", "www.lab.test", "--threads", 3, "--fork-child"])
@@ -189,9 +192,11 @@ def test_a_fork_in_a_threaded_program_changes_nothing(sandbox: Sandbox, programs
             program.go()
             assert program.result()["failed"] == 3
             lines = agent.finish()
+    of_child = [line for line in lines if line.get("process", {}).get("pid") not in {None, program.pid}]
+    assert {line["cause"]["id"] for line in of_child} <= {"child_process"}
+    lines = [line for line in lines if line not in of_child]
     assert statuses(lines) == {"failed": 3}
     assert lines[-1]["stats"]["lookups"]["started"] == 3
-    assert {line["process"]["pid"] for line in of(lines, "lookup")} == {program.pid}
 
 
 # Main threads that are gone, and threads by the thousand.
