@@ -105,7 +105,8 @@ def test_stuck_lookup(played: dict[str, Future[Played]], name: str) -> None:
     stuck = [line for line in shown.lines("lookup_stuck") if line["lookup"]["id"] == ended["lookup"]["id"]]
     assert [line["lookup"]["update"] for line in stuck] == list(range(1, len(stuck) + 1))
     least_ms = 50 if stage.plan_for(FAULTS[name]).stuck_after else 1000
-    assert least_ms <= stuck[0]["lookup"]["elapsed_ms"] < (ended["lookup"]["duration_ms"] or 1e9)
+    if stuck[0]["lookup"]["since"] == "attach":  # the age of one in a child that is not traced is not known
+        assert least_ms <= stuck[0]["lookup"]["elapsed_ms"] < (ended["lookup"]["duration_ms"] or 1e9)
     assert shown.left_behind == []
 
 
