@@ -113,9 +113,13 @@ def test_a_mounted_file_that_was_replaced(sandbox: Sandbox, programs: dict[str, 
         fresh = sandbox.new_file("fresh")
         fresh.write_text(f"nameserver {TWO}\n", encoding="ascii")
         fresh.rename(outside)
-        program = Program(sandbox, [of_this_machine(programs, "lookup-glibc"), "--name", NAME])
+        # It lives on: what a process that has ended saw cannot be read any more.
+        argv = [of_this_machine(programs, "lookup-glibc"), "--name", NAME, "--linger"]
+        program = Program(sandbox, argv)
         with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
             program.go()
+            agent.wait_for(lambda line: line["event"] == "lookup")
+            program.process.kill()
             lines = agent.finish()
     ended = only(lines, "lookup")
     assert verdict(ended) == ("ns_silent", "confirmed")
