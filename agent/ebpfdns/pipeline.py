@@ -35,7 +35,7 @@ Raw = TypeVar("Raw")
 Fact = TypeVar("Fact")
 
 #: Other lookups of its process that a rule may look at: enough to see who holds what.
-MAX_OTHERS = 64
+MAX_OTHERS = 16
 #: Until the recording says otherwise.
 STUCK_AFTER_NS = 1_000_000_000
 

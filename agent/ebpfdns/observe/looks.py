@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 
 #: Processes of one scan: the later ones go without, and get theirs with their next line.
-BUDGET_S = 0.12
+BUDGET_S = 0.04
 #: Loading began when something was half as old as stuck is, so mostly nobody waits.
 LOAD_WAIT_S = 0.15
 
