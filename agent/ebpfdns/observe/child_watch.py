@@ -101,7 +101,7 @@ def _identity(pid: int) -> dict[str, Any] | None:
 
 
 def _call(pid: int, tid: int) -> str | None:
-    return syscalls.parse_call(proc_files.text(f"/proc/{pid}/task/{tid}/syscall")).name
+    return syscalls.parse_call(proc_files.syscall(pid, tid)).name
 
 
 def _told(held: Held) -> items.ChildLookup:

@@ -80,7 +80,7 @@ class Earlier:
             self.connects.find(targets, now_ns)
         seen = self._threads_seen_asking() if is_last else frozenset()
         for target in targets:
-            places = {tid: _place(target.pid, tid) for tid in threads(target.pid)}
+            places = {tid: proc_files.syscall(target.pid, tid) for tid in threads(target.pid)}
             looks = self._looks_of(target, places, is_last=is_last)
             waits = {tid: resolver_waits.resolver_wait(facts, self._ports) for tid, facts in looks.items()}
             found = {tid: wait for tid, wait in waits.items() if wait is not None}
@@ -90,7 +90,7 @@ class Earlier:
             asleep = last_run.asleep_ns(target.pid, found)
             for tid, wait in found.items():
                 held = Held(target.pid << 32 | tid | self._mark, target.pid, tid, now_ns, places[tid], wait)
-                is_same = _place(target.pid, tid) == places[tid]  # it has slept in this very wait
+                is_same = proc_files.syscall(target.pid, tid) == places[tid]  # it has slept in this very wait
                 if held.key not in self._held:
                     self._hold(held, now_ns - asleep.get(tid, 0) * is_same)
         for held in self._held.values():
@@ -155,7 +155,10 @@ class Earlier:
         for held in list(self._held.values()):
             if self._maps.earlier_call(held.key) is None:
                 del self._held[held.key]  # the kernel has ended it, and told so
-            elif _place(held.pid, held.tid) == held.place and _inodes(held.pid, held.wait.fds) == held.inodes:
+            elif (
+                proc_files.syscall(held.pid, held.tid) == held.place
+                and _inodes(held.pid, held.wait.fds) == held.inodes
+            ):
                 self._is_there(held, now_ns)
             else:
                 moved.setdefault(held.pid, []).append(held)
@@ -200,7 +203,7 @@ class Earlier:
             wait = held.wait  # waits on for its socket, if only with another time-out
         if wait is not None and (held.has_probes or is_same):
             # Another wait of the same lookup: the next server, say. A new call would have been seen.
-            held.place, held.wait = _place(held.pid, held.tid), wait
+            held.place, held.wait = proc_files.syscall(held.pid, held.tid), wait
             held.inodes = _inodes(held.pid, wait.fds)
             self._is_there(held, now_ns)
             return False
@@ -233,15 +236,6 @@ def _looks(pid: int, tids: list[int], *, with_stacks: bool) -> dict[int, dict[st
 
 def _is_local(socket: Mapping[str, Any]) -> bool:
     return socket.get("kind") == "unix"
-
-
-def _place(pid: int, tid: int) -> str:
-    """Where a thread is, to be compared."""
-    try:
-        with open(f"/proc/{pid}/task/{tid}/syscall", "rb") as file:  # noqa: PTH123 - for each of many threads
-            return file.read().decode("ascii", "replace")
-    except OSError:
-        return ""
 
 
 def _inodes(pid: int, fds: Iterable[int]) -> tuple[str, ...]:

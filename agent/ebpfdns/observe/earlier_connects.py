@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfdns.model import boundary
 from ebpfdns.model.boundary import EARLIER_BIT, ConnectFlag, Counter, FrameKind, Status
 from ebpfdns.model.decode import AF_INET, AF_INET6, AF_UNIX
-from ebpfdns.observe import last_run, memory, snapshot, syscalls
+from ebpfdns.observe import last_run, memory, proc_files, snapshot, syscalls
 from ebpfdns.observe.leftovers import ANY_AGE_NS
 from ebpfdns.observe.processes import threads
 from ebpfdns.observe.sockets import read_sockets
@@ -108,7 +108,7 @@ class EarlierConnects:
 
     def _find_blocking(self, pid: int, now_ns: int) -> set[int]:
         """Threads inside connect(): the inodes of their sockets."""
-        places = {tid: _place(pid, tid) for tid in threads(pid)}
+        places = {tid: proc_files.syscall(pid, tid) for tid in threads(pid)}
         waiting = [tid for tid, text in places.items() if syscalls.parse_call(text).name == "connect"]
         found = set()
         asleep = last_run.asleep_ns(pid, waiting)
@@ -121,7 +121,7 @@ class EarlierConnects:
             since_ns = now_ns - max(asleep.get(tid, 0), (waited.get("retransmits") or 0) * SYN_AGAIN_NS)
             self._complete(record, key, since_ns, waited)
             if self._maps.hold_earlier_connect(key, bytes(record)):
-                if _place(pid, tid) != places[tid] and self._maps.drop_connect(key):
+                if proc_files.syscall(pid, tid) != places[tid] and self._maps.drop_connect(key):
                     continue  # it had returned before it was put there
                 self._maps.count_found(Counter.CONNECTS_STARTED)
             found.add(waited.get("inode", 0))  # also of one that began after the probes were live
@@ -201,7 +201,7 @@ def _record_of_call(
         return None
     struct.pack_into("=IIII", record, _AT["pid"], pid, tid, pid, tid)
     struct.pack_into("=I", record, _AT["fd"], fd & 0xFFFF_FFFF)
-    name = _read(f"/proc/{pid}/task/{tid}/comm").rstrip(b"\n")[: boundary.COMM_BYTES - 1]
+    name = proc_files.raw(f"/proc/{pid}/task/{tid}/comm").rstrip(b"\n")[: boundary.COMM_BYTES - 1]
     record[_AT["comm"] : _AT["comm"] + len(name)] = name
     return record
 
@@ -233,12 +233,12 @@ def _connecting(pid: int) -> dict[int, int]:
     """Inode → descriptor of the process's sockets in SYN_SENT; most have none, and cost two small files."""
     inodes = set()
     for table in ("tcp", "tcp6"):
-        rows = (line.split() for line in _read(f"/proc/{pid}/net/{table}").split(b"\n")[1:])
+        rows = (line.split() for line in proc_files.raw(f"/proc/{pid}/net/{table}").split(b"\n")[1:])
         inodes |= {int(row[_INODE_COLUMN]) for row in rows if len(row) > _INODE_COLUMN and row[3] == b"02"}
     found: dict[int, int] = {}
     if inodes:
         for fd in _descriptors(pid):
-            match = _SOCKET.fullmatch(_link(f"/proc/{pid}/fd/{fd}"))
+            match = _SOCKET.fullmatch(proc_files.link(f"/proc/{pid}/fd/{fd}") or "")
             if match and int(match[1]) in inodes:
                 found.setdefault(int(match[1]), int(fd))
     return found
@@ -250,22 +250,3 @@ def _descriptors(pid: int) -> list[str]:
         return os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 - thousands
     except OSError:
         return []
-
-
-def _place(pid: int, tid: int) -> str:
-    return _read(f"/proc/{pid}/task/{tid}/syscall").decode("ascii", "replace")
-
-
-def _link(path: str) -> str:
-    try:
-        return os.readlink(path)  # noqa: PTH115 - a single call each
-    except OSError:
-        return ""
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - often
-            return file.read()
-    except OSError:
-        return b""

@@ -17,6 +17,8 @@ import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from ebpfdns.observe import proc_files
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -30,7 +32,7 @@ def asleep_ns(pid: int, tids: Iterable[int]) -> dict[int, int]:
     by_cpu: dict[int, dict[int, int]] = defaultdict(dict)
     for tid in tids:
         ran_ns = _last_run_ns(f"/proc/{pid}/task/{tid}/sched")
-        fields = _read(f"/proc/{pid}/task/{tid}/stat").rpartition(b") ")[2].split()
+        fields = proc_files.raw(f"/proc/{pid}/task/{tid}/stat").rpartition(b") ")[2].split()
         if ran_ns and len(fields) > _CPU_AFTER_NAME and fields[0] not in {b"R", b"Z", b"X"}:
             by_cpu[int(fields[_CPU_AFTER_NAME])][tid] = ran_ns
     found: dict[int, int] = {}
@@ -55,14 +57,5 @@ def _now_of(cpu: int) -> int:
 
 def _last_run_ns(path: str) -> int:
     """`se.exec_start`; 0 when it is not told."""
-    match = _EXEC_START.search(_read(path))
+    match = _EXEC_START.search(proc_files.raw(path))
     return int(match[1]) * NS_PER_MS + int(match[2].ljust(6, b"0")[:6]) if match else 0
-
-
-def _read(path: str) -> bytes:
-    """A file in /proc; nothing when it is gone or refused."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - two for each of many threads
-            return file.read()
-    except OSError:
-        return b""

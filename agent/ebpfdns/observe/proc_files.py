@@ -8,13 +8,23 @@ from __future__ import annotations
 import os
 
 
-def text(path: str) -> str:
-    """The text of a file; empty when it is gone or refused."""
+def raw(path: str) -> bytes:
+    """The bytes of a file; none when it is gone or refused."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - several for each of a thousand threads
-            return file.read().decode("utf-8", "backslashreplace")
+            return file.read()
     except OSError:
-        return ""
+        return b""
+
+
+def text(path: str) -> str:
+    """The text of a file; empty when it is gone or refused."""
+    return raw(path).decode("utf-8", "backslashreplace")
+
+
+def syscall(pid: int, tid: int) -> str:
+    """Where a thread is: the call, its arguments, the height of its stack; to be read, or to be compared."""
+    return text(f"/proc/{pid}/task/{tid}/syscall")
 
 
 def link(path: str) -> str | None:

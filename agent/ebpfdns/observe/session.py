@@ -18,7 +18,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any
 
-from ebpfdns import __version__, logs, netlink
+from ebpfdns import __version__, logs
 from ebpfdns.correlate import items
 from ebpfdns.errors import EbpfdnsError, NoSuchTargetError
 from ebpfdns.model.boundary import Counter, FrameKind
@@ -48,7 +48,6 @@ SWEEP_NS = 10_000 * MS
 FULL_SCAN_NS = 10_000 * MS
 FLUSH_S = 2.0
 FRAMES_A_FEED = 256
-SCANS_BEFORE_NETLINK = 3
 RESCAN_EVERY_NS = 30_000 * MS
 PROCESS_FRAME = struct.pack("=I", FrameKind.PROCESS)
 #: what has started, and all the ways to end
@@ -91,7 +90,6 @@ class Session:
         self._dropped = 0
         self._told_losses: dict[str, int] = {}
         self._kept = 0
-        self._scans_with_open = 0
         self._execed: list[int] = []  # to be looked at again
         self._stop = False
 
@@ -186,7 +184,6 @@ class Session:
         if now_ns >= plan.scan_ns:
             is_open = self._is_anything_open() or now_ns >= plan.full_scan_ns
             if is_open:
-                self._prepare_snapshots()
                 plan.full_scan_ns = now_ns + FULL_SCAN_NS
                 self._end_leftovers()
                 self._scan(plan)
@@ -210,12 +207,6 @@ class Session:
         if now_ns >= plan.stats_ns:
             plan.stats_ns += self._options.stats_every_ns
             self._stats()
-
-    def _prepare_snapshots(self) -> None:
-        """Snapshots ask the kernel by netlink: its library is loaded once something is open for a while."""
-        self._scans_with_open += 1
-        if self._scans_with_open == SCANS_BEFORE_NETLINK:
-            netlink.load_beside()
 
     def _look_at_children(self) -> None:
         seen = self._children.look(self._targets, **self._now()) if self._children else None
