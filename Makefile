@@ -14,6 +14,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # and real programs that look names up.
 TEST_PACKAGES := gcc libc6-dev musl-tools iproute2 nftables procps runc logrotate rsyslog strace systemd bpftrace bpfcc-tools \
 	curl nodejs bind9-dnsutils
+# The oldest and the newest Go that PyPI has: what lies between is like one of them.
+TEST_GO := 1.21.13 1.27.3
 # What needs no root: everything but tests/kernel and tests/deploy.
 WITHOUT_ROOT := $(wildcard tests/unit tests/contract tests/replay)
 
@@ -37,17 +39,20 @@ uninstall: ## take it away again
 test: ## everything: lint, types, and all tests on real BPF (root, minutes)
 	@$(SETUP) packages $(TEST_PACKAGES)
 	@$(SETUP) environment test
+	@$(SETUP) go $(TEST_GO)
 	@$(MAKE) --no-print-directory lint types
 	$(SUDO) $(PYTHON) -m pytest tests
 
 bench: ## measure every budget of docs/overhead.md on this machine (root, minutes)
 	@$(SETUP) packages $(TEST_PACKAGES)
 	@$(SETUP) environment test
+	@$(SETUP) go $(TEST_GO)
 	$(SUDO) $(PYTHON) tests/bench/run.py
 
 matrix: ## make every fault for real, and see what the agent says of each (root, minutes)
 	@$(SETUP) packages $(TEST_PACKAGES)
 	@$(SETUP) environment test
+	@$(SETUP) go $(TEST_GO)
 	$(SUDO) $(PYTHON) tests/matrix/run.py --write
 
 check: lint types ## what to run before each commit: lint, types and the tests that need no root (seconds)
@@ -68,6 +73,7 @@ unit: ## tests of single modules (no root)
 kernel: ## tests that load BPF programs and build networks (root)
 	@$(SETUP) packages $(TEST_PACKAGES)
 	@$(SETUP) environment test
+	@$(SETUP) go $(TEST_GO)
 	$(SUDO) $(PYTHON) -m pytest tests/kernel
 
 deploy-tests: ## tests of deploy/: real containers, rsyslog, the unit, the manifests (root)

