@@ -23,12 +23,16 @@ def go(version: str) -> Path:
 
 def go_environment(version: str, cache: Path, **changes: str) -> dict[str, str]:
     """For `go build`: this toolchain and no other, nothing from the network, caches below `cache`."""
-    return os.environ | {
-        "GOROOT": str(go(version).parents[1]),
-        "GOTOOLCHAIN": "local",
-        "GOFLAGS": "-mod=mod",
-        "GOPROXY": "off",
-        "GOCACHE": str(cache / f"build-{version}"),
-        "GOPATH": str(cache / "path"),
-        "GO111MODULE": "on",
-    } | changes
+    return (
+        os.environ
+        | {
+            "GOROOT": str(go(version).parents[1]),
+            "GOTOOLCHAIN": "local",
+            "GOFLAGS": "-mod=mod",
+            "GOPROXY": "off",
+            "GOCACHE": str(cache / f"build-{version}"),
+            "GOPATH": str(cache / "path"),
+            "GO111MODULE": "on",
+        }
+        | changes
+    )
