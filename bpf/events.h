@@ -127,7 +127,7 @@ struct lookup {
   __u8 more_addresses;
   __u8 nested_calls;
   __u8 is_expected; /* working memory of the programs: in a map the verifier need not tell its values apart */
-  __u8 is_complete;
+  __u8 answered;    /* another of these: which of the queries, counted from 1 */
   char comm[COMM_BYTES];
   char service[SERVICE_BYTES];
   char name[LOOKUP_NAME_BYTES];

@@ -32,7 +32,6 @@ INLINE void end_call(struct call *call, u64 key, u64 now, u8 status, u64 returne
   u64 took_ns = now - call->start_ns;
   count_end(status);
   if (status != STATUS_ABANDONED && !call->is_earlier) observe(LATENCY_LOOKUP, took_ns);
-  bool tell = is_worth_telling(status, took_ns);
   if (call->has_record) {
     /* A resolver's own polls are no event loop. */
     struct wait *wait = waits.lookup(&key);
@@ -50,9 +49,10 @@ INLINE void end_call(struct call *call, u64 key, u64 now, u8 status, u64 returne
         remember_given(record);
       }
       settle_questions(record);
-      tell_and_forget(record, key, tell);
+      KEEP_IN_MEMORY();
+      tell_and_forget(record, key, is_worth_telling(record->status, took_ns));
     }
-  } else if (tell) {
+  } else if (is_worth_telling(status, took_ns)) {
     /* It never asked anybody, or there was no room: a record without queries, straight into the ring. */
     struct lookup *record = frames.ringbuf_reserve(sizeof(struct lookup) - MAX_QUERIES * sizeof(struct query));
     if (record) {

@@ -92,6 +92,10 @@ BPF_HASH(unread, u64, struct unread, 256);
 /* The compiler forgets what it knows of a value, so that it keeps the bounds check that the verifier wants to see. */
 #define UNKNOWN(value) asm volatile("" : "+r"(value))
 
+/* What is in memory stays there, and is read again: where two ways meet, the verifier goes on twice when a register
+ * holds another constant on each; what it reads from a map is any number, and it goes on once. */
+#define KEEP_IN_MEMORY() asm volatile("" ::: "memory")
+
 /* The helpers by their numbers. Called by name, BCC reads all of /proc/kallsyms anew for each call it meets, to see
  * whether the kernel has them (they are in 5.5): 50 ms a call at compile time. */
 static long (*read_user)(void *to, u32 bytes, const void *from) = (void *)112;
@@ -104,13 +108,28 @@ INLINE void count(int which, u64 by) {
   if (counter) *counter += by;
 }
 
+/* How many binary digits a number has, HISTOGRAM_BUCKETS - 1 at most. Without branches: the verifier would follow
+ * each of their 32 ways through everything that comes after. */
+INLINE u64 bits_of(u64 number) {
+  number |= number >> 1;
+  number |= number >> 2;
+  number |= number >> 4;
+  number |= number >> 8;
+  number |= number >> 16;
+  number |= number >> 32; /* every digit below the first is set: they are counted, in pairs, fours, eights */
+  number &= (1ULL << (HISTOGRAM_BUCKETS - 1)) - 1;
+  number -= number >> 1 & 0x55555555;
+  number = (number & 0x33333333) + (number >> 2 & 0x33333333);
+  number = (number + (number >> 4)) & 0x0F0F0F0F;
+  return number * 0x01010101 >> 24 & 31;
+}
+
 INLINE void observe(int row_number, u64 took_ns) {
   struct histogram_row *row = histogram.lookup(&row_number);
   if (!row) return;
   row->sum_ns += took_ns;
-  u32 bucket = took_ns >> HISTOGRAM_SHIFT ? bpf_log2l(took_ns >> HISTOGRAM_SHIFT) : 0;
-  if (bucket >= HISTOGRAM_BUCKETS) bucket = HISTOGRAM_BUCKETS - 1;
-  row->count[bucket]++;
+  u64 bucket = bits_of(took_ns >> HISTOGRAM_SHIFT);
+  if (bucket < HISTOGRAM_BUCKETS) row->count[bucket]++;
 }
 
 INLINE u64 slow_after_ns(void) {

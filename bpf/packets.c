@@ -117,8 +117,8 @@ INLINE bool read_question(struct __sk_buff *skb, u32 at, u32 end, struct questio
   question->type = load_u16(skb, position);
   u64 bytes = position - name_at;
   question->name_bytes = bytes;
-  question->is_cut = bytes > QUERY_NAME_BYTES;
   UNKNOWN(bytes);
+  question->is_cut = (QUERY_NAME_BYTES - bytes) >> 63; /* no branch, for the verifier's sake */
   if (bytes > QUERY_NAME_BYTES) bytes = QUERY_NAME_BYTES;
   if (bytes < 1 || !load(skb, name_at, question->name, bytes)) return false;
   u64 hash = question->name_bytes;

@@ -124,27 +124,33 @@ INLINE struct lookup *new_wire_lookup(struct dns_socket *socket, struct question
   return record;
 }
 
+/* Whether an answer is good enough: closed with one missing the lookup has failed, unless a truncated one was enough
+ * for the program. All bits, no branches (queries behind the last are blank): the verifier has one way through. */
+INLINE u64 has_good_answer(struct lookup *record, u64 is_closed) {
+  u64 is_good = 0, goes_by_tcp = is_any(record->flags & LOOKUP_GOES_BY_TCP);
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    struct query *query = &record->queries[i];
+    u64 flags = query->flags, is_udp = 1 ^ is_any(query->transport ^ IPPROTO_UDP);
+    u64 is_cut = is_any(flags & QUERY_TRUNCATED) & is_udp;
+    u64 is_enough = (is_cut & is_any(query->answers) & ~goes_by_tcp) | (~is_cut & ~is_closed);
+    is_good |= is_any(flags & QUERY_ANSWERED) & ~is_any(query->rcode) & is_enough;
+  }
+  return is_good & 1;
+}
+
 INLINE void end_wire_lookup(struct lookup *record, u64 key, u32 flags) {
   u64 now = bpf_ktime_get_ns();
-  record->status = STATUS_FAILED;
-  LOOP (int i = 0; i < MAX_QUERIES; i++) {
-    if (i >= record->query_count) break;
-    struct query *query = &record->queries[i];
-    if (!(query->flags & QUERY_ANSWERED) || query->rcode) continue;
-    /* Closed with an answer missing it has failed, unless a truncated one was good enough for the program. */
-    bool is_cut = query->flags & QUERY_TRUNCATED && query->transport == IPPROTO_UDP;
-    if (is_cut ? query->answers != 0 && !(record->flags & LOOKUP_GOES_BY_TCP) : !(flags & LOOKUP_SOCKET_CLOSED))
-      record->status = STATUS_OK;
-  }
-  u8 status = record->status;
+  record->status = STATUS_FAILED - has_good_answer(record, is_any(flags & LOOKUP_SOCKET_CLOSED)); /* or STATUS_OK */
   record->end_ns = now;
   record->flags |= flags;
+  count_end(record->status);
   u64 took_ns = now - record->start_ns;
-  count_end(status);
   observe(LATENCY_LOOKUP, took_ns);
   settle_questions(record);
+  KEEP_IN_MEMORY();
   forget_open_key(record->queries[0].socket, key);
-  tell_and_forget(record, key, is_worth_telling(status, took_ns));
+  KEEP_IN_MEMORY();
+  tell_and_forget(record, key, is_worth_telling(record->status, took_ns));
 }
 
 /* Whether no answer is missing. */
@@ -287,7 +293,43 @@ struct reply {
   u16 answers;
   u16 bytes;
   u32 question_hash; /* 0: it has none, or it was not looked at */
+  u32 is_followed;   /* by another message in the same packet */
 };
+
+/* Which query a reply answers, or what else it is. The result is in the record, not in registers: the verifier would
+ * go through all that follows once for each query that it may be. */
+INLINE void find_answered(struct lookup *record, struct packet *packet, struct reply *reply) {
+  record->is_expected = FITS_NOTHING;
+  record->answered = 0;
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    if (i >= record->query_count) break;
+    struct query *query = &record->queries[i];
+    if (query->socket != packet->socket || query->id != reply->id || query->flags & QUERY_NO_MESSAGE) continue;
+    if (reply->question_hash && query->question_hash && reply->question_hash != query->question_hash) {
+      if (!record->is_expected) record->is_expected = FITS_OTHER_QUESTION;
+    } else if (is_same_server(query, packet)) {
+      record->is_expected = FITS;
+      if (!(query->flags & QUERY_ANSWERED)) record->answered = i + 1;
+    } else {
+      query->flags |= QUERY_SETTLED;
+      if (!record->is_expected) record->is_expected = FITS_OTHER_SERVER;
+    }
+    KEEP_IN_MEMORY();
+  }
+  KEEP_IN_MEMORY();
+}
+
+INLINE void is_answered(struct lookup *record, struct query *query, struct reply *reply) {
+  u64 now = bpf_ktime_get_ns();
+  query->flags |= QUERY_ANSWERED | (reply->bits >> 8 & QUERY_TRUNCATED); /* TC is 0x0200 */
+  query->reply_ns = now;
+  query->rcode = reply->bits & 15;
+  query->answers = reply->answers;
+  query->reply_bytes = reply->bytes;
+  if (query->transport == IPPROTO_UDP) note_answer(record->host_pid, query, now);
+  count(QUERIES_ANSWERED, 1);
+  observe(LATENCY_QUERY, now - query->sent_ns);
+}
 
 /* A message of a DNS server has reached a socket of a target. */
 INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, struct reply *reply) {
@@ -312,33 +354,9 @@ INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, st
     if (record->wrong_ids < 255) record->wrong_ids++;
     return;
   }
-  u64 now = bpf_ktime_get_ns();
-  record->is_expected = FITS_NOTHING;
-  record->is_complete = 1;
-  LOOP (int i = 0; i < MAX_QUERIES; i++) {
-    if (i >= record->query_count) break;
-    struct query *query = &record->queries[i];
-    bool is_asked = query->socket == packet->socket && query->id == reply->id && !(query->flags & QUERY_NO_MESSAGE);
-    if (is_asked && reply->question_hash && query->question_hash && reply->question_hash != query->question_hash) {
-      if (!record->is_expected) record->is_expected = FITS_OTHER_QUESTION;
-    } else if (is_asked && is_same_server(query, packet)) {
-      record->is_expected = FITS;
-      if (!(query->flags & QUERY_ANSWERED)) {
-        query->flags |= QUERY_ANSWERED | (bits & 0x0200 ? QUERY_TRUNCATED : 0);
-        query->reply_ns = now;
-        query->rcode = bits & 15;
-        query->answers = reply->answers;
-        query->reply_bytes = reply->bytes;
-        if (query->transport == IPPROTO_UDP) note_answer(record->host_pid, query, now);
-        count(QUERIES_ANSWERED, 1);
-        observe(LATENCY_QUERY, now - query->sent_ns);
-      }
-    } else if (is_asked) {
-      query->flags |= QUERY_SETTLED;
-      if (!record->is_expected) record->is_expected = FITS_OTHER_SERVER;
-    }
-    if (!(query->flags & (QUERY_ANSWERED | QUERY_SETTLED | QUERY_NO_MESSAGE))) record->is_complete = 0;
-  }
+  find_answered(record, packet, reply);
+  u32 answered = record->answered - 1;
+  if (answered < MAX_QUERIES) is_answered(record, &record->queries[answered], reply);
   if (record->is_expected != FITS) {
     if (!record->is_expected && record->more_queries > record->more_answered) {
       record->more_answered++;
@@ -349,8 +367,7 @@ INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, st
       return;
     }
   }
-  bool are_more_waiting = record->more_queries != record->more_answered;
-  if (record->api != API_WIRE || !record->is_complete || are_more_waiting) return;
+  if (record->api != API_WIRE || !is_complete(record)) return;
   if (packet->transport == IPPROTO_UDP && bits & 0x0200) {
     /* Its program asks again by TCP, or closes the socket. */
     struct waiting *place = truncated_at(socket->call_key);

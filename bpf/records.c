@@ -95,10 +95,16 @@ INLINE struct call *open_call(u64 *key) {
   return calls.lookup(key);
 }
 
+/* 1 for a number above 0 (below 2^63), 0 for 0: without a branch, so that the verifier has one way to follow. */
+INLINE u64 is_any(u64 number) {
+  UNKNOWN(number);
+  return -number >> 63;
+}
+
 INLINE void add_address(struct lookup *record, u16 family, u8 *bytes) {
   u32 n = record->address_count;
   if (n >= MAX_ADDRESSES) {
-    if (record->more_addresses < 255) record->more_addresses++;
+    record->more_addresses += is_any(record->more_addresses ^ 255);
     return;
   }
   record->address_families[n] = family;
@@ -106,22 +112,30 @@ INLINE void add_address(struct lookup *record, u16 family, u8 *bytes) {
   record->address_count = n + 1;
 }
 
-/* struct addrinfo (64 bit): family 4, address 24, next 40. The list repeats an address for each socket type. */
+/* As the target has it (64 bit). */
+struct addrinfo_in_target {
+  u32 flags, family, type, protocol;
+  u64 address_bytes, address, name, next;
+};
+
+/* The list repeats an address for each socket type. */
 INLINE void read_addrinfo_list(struct lookup *record, u64 node) {
   u8 last[16] = {}, bytes[16];
   u16 last_family = 0;
   LOOP (int i = 0; i < 3 * MAX_ADDRESSES && node; i++) {
-    u32 family = 0;
-    read_user(&family, sizeof(family), (void *)node + 4);
-    u64 address = user_word(node + 24);
-    node = user_word(node + 40);
+    struct addrinfo_in_target info = {};
+    if (read_user(&info, sizeof(info), (void *)node) != 0) return;
+    node = info.next;
+    u32 family = info.family;
     __builtin_memset(bytes, 0, sizeof(bytes));
     if (family == 2)
-      read_user(bytes, 4, (void *)address + 4);
+      read_user(bytes, 4, (void *)info.address + 4);
     else if (family == 10)
-      read_user(bytes, 16, (void *)address + 8);
+      read_user(bytes, 16, (void *)info.address + 8);
     else
       continue;
+    KEEP_IN_MEMORY();
+    family = info.family;
     if (family == last_family && ((u64 *)bytes)[0] == ((u64 *)last)[0] && ((u64 *)bytes)[1] == ((u64 *)last)[1])
       continue;
     last_family = family;
@@ -151,12 +165,12 @@ INLINE void read_hostent(struct lookup *record, u64 entry) {
 
 INLINE void read_addresses(struct lookup *record, struct call *call, u64 returned) {
   u8 api = call->api;
+  bool is_returned = api == API_GETHOSTBYNAME || api == API_GETHOSTBYNAME2;
+  if (!is_returned) returned = user_word(call->result);
   if (api == API_GETADDRINFO)
-    read_addrinfo_list(record, user_word(call->result));
-  else if (api == API_GETHOSTBYNAME || api == API_GETHOSTBYNAME2)
+    read_addrinfo_list(record, returned);
+  else if (is_returned || api == API_GETHOSTBYNAME_R || api == API_GETHOSTBYNAME2_R)
     read_hostent(record, returned);
-  else if (api == API_GETHOSTBYNAME_R || api == API_GETHOSTBYNAME2_R)
-    read_hostent(record, user_word(call->result));
 }
 
 /* A later connect to one of these addresses is then known to come from this lookup. */
@@ -179,10 +193,9 @@ INLINE void settle_questions(struct lookup *record) {
   LOOP (int i = 0; i < MAX_QUERIES; i++) {
     if (i >= record->query_count) break;
     struct query *query = &record->queries[i];
-    if (query->flags & QUERY_NO_MESSAGE) continue;
-    if (!(query->flags & QUERY_ANSWERED)) unanswered++;
-    UNKNOWN(unanswered);
-    struct question_key question = {.socket = query->socket, .id = query->id};
+    u64 has_message = 1 ^ is_any(query->flags & QUERY_NO_MESSAGE);
+    unanswered += has_message & (1 ^ is_any(query->flags & QUERY_ANSWERED));
+    struct question_key question = {.socket = query->socket & -has_message, .id = query->id}; /* 0: there is none */
     asked.delete(&question);
   }
   if (unanswered) count(QUERIES_UNANSWERED, unanswered);

@@ -11,11 +11,31 @@ struct stream {
   u8 is_known;
 };
 
-/* The rest of a reply whose beginning came in an earlier segment: now it is an answer. */
-INLINE void part_arrives(struct packet *packet, struct dns_socket *socket) {
-  socket->has_part = 0;
-  struct reply reply = {.id = socket->part_id, .bits = socket->part_bits, .answers = socket->part_answers};
-  message_arrives(packet, socket, &reply);
+/* The reply that has arrived: in a map, so that the verifier need not follow each way that one comes about. */
+BPF_PERCPU_ARRAY(replies, struct reply, 1);
+
+INLINE struct reply *new_reply(u16 id, u16 bits, u16 answers) {
+  int zero = 0;
+  struct reply *reply = replies.lookup(&zero);
+  if (!reply) return NULL;
+  reply->id = id;
+  reply->bits = bits;
+  reply->answers = answers;
+  reply->bytes = 0;
+  reply->question_hash = 0;
+  return reply;
+}
+
+/* A reply in one packet, with its question. */
+INLINE struct reply *whole_reply(struct __sk_buff *skb, u32 at, u32 end) {
+  struct reply *reply = new_reply(load_u16(skb, at), load_u16(skb, at + 2), load_u16(skb, at + 6));
+  if (!reply) return NULL;
+  reply->bytes = end - at;
+  if (!load_u16(skb, at + 4)) return reply;
+  struct question question = {};
+  reply->question_hash = ~0U;
+  if (read_question(skb, at, end, &question)) reply->question_hash = question.hash;
+  return reply;
 }
 
 INLINE void keep(struct dns_socket *socket, struct stream *stream, bool is_leaving) {
@@ -37,6 +57,7 @@ INLINE bool read_message(struct __sk_buff *skb, struct packet *packet, struct dn
   /* Read back from the map it is a number; what skb->sk gives is a pointer, which may not be calculated with. */
   packet->socket = socket->socket;
   u32 bytes = skb->len - packet->payload, position = 0, message = 0, length = bytes;
+  struct reply *reply = NULL;
   bool is_stream = packet->transport == IPPROTO_TCP;
   struct stream stream = {};
   if (is_stream) {
@@ -45,8 +66,12 @@ INLINE bool read_message(struct __sk_buff *skb, struct packet *packet, struct dn
     stream.pending = is_leaving ? socket->sent_pending : socket->received_pending;
     if (stream.is_known) position = stream.next - packet->seq;
     if (!is_leaving && socket->has_part && position <= bytes) {
-      part_arrives(packet, socket);
-      return position < bytes;
+      /* The rest of a reply whose beginning came in an earlier segment: now it is an answer. */
+      socket->has_part = 0;
+      reply = new_reply(socket->part_id, socket->part_bits, socket->part_answers);
+      if (!reply) return false;
+      reply->is_followed = position < bytes;
+      goto arrived;
     }
     /* Behind the end: nothing begins here. Before the beginning (a huge number): sent again, and known. */
     if (position >= bytes) return false;
@@ -71,20 +96,23 @@ INLINE bool read_message(struct __sk_buff *skb, struct packet *packet, struct dn
   if (is_leaving) {
     message_leaves(skb, at, end, packet, socket);
   } else if (end >= at + DNS_HEADER_BYTES) {
-    struct reply reply = {.id = load_u16(skb, at), .bits = load_u16(skb, at + 2), .answers = load_u16(skb, at + 6)};
     if (message + length > bytes && is_stream) {
-      socket->part_id = reply.id;
-      socket->part_bits = reply.bits;
-      socket->part_answers = reply.answers;
+      socket->part_id = load_u16(skb, at);
+      socket->part_bits = load_u16(skb, at + 2);
+      socket->part_answers = load_u16(skb, at + 6);
       socket->has_part = 1;
     } else {
-      struct question question = {};
-      reply.bytes = end - at;
-      if (load_u16(skb, at + 4)) reply.question_hash = read_question(skb, at, end, &question) ? question.hash : ~0U;
-      message_arrives(packet, socket, &reply);
+      reply = whole_reply(skb, at, end);
+      if (!reply) return false;
+      reply->is_followed = end < skb->len;
+      goto arrived;
     }
   }
   return end < skb->len;
+arrived:
+  message_arrives(packet, socket, reply);
+  KEEP_IN_MEMORY();
+  return reply->is_followed;
 }
 
 BPF_PROG_ARRAY(leaves_again, 1);

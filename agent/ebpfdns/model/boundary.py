@@ -258,7 +258,7 @@ LOOKUP = Layout(
         ("more_addresses", "B"),
         ("nested_calls", "B"),
         ("is_expected", "B"),
-        ("is_complete", "B"),
+        ("answered", "B"),
         ("comm", f"{COMM_BYTES}s"),
         ("service", f"{SERVICE_BYTES}s"),
         ("name", f"{LOOKUP_NAME_BYTES}s"),
