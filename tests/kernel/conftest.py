@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from gotarget import Flavour, GoMissingError, gotarget
 
 from ebpfdns.lab.namespace import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 WORKLOADS = Path(__file__).parents[1] / "workloads" / "build.py"
 
@@ -25,6 +26,19 @@ WORKLOADS = Path(__file__).parents[1] / "workloads" / "build.py"
 def programs() -> dict[str, Path]:
     """Name ("lookup-glibc", "wire-musl-stripped" …) → path of each workload that can be built here."""
     built: dict[str, Path] = runpy.run_path(str(WORKLOADS))["build"]()
+    return built
+
+
+@pytest.fixture(scope="session")
+def go_program() -> Callable[..., Path]:
+    """The Go workload of a flavour (fields of `gotarget.Flavour`), or a skip with what to install."""
+
+    def built(**fields: object) -> Path:
+        try:
+            return gotarget(Flavour(**fields))  # type: ignore[arg-type]
+        except GoMissingError as error:
+            pytest.skip(str(error))
+
     return built
 
 

@@ -1,0 +1,3 @@
+module lab.test/gotarget
+
+go 1.18
