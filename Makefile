@@ -36,12 +36,13 @@ install: ## put `ebpfdns` on root's PATH (/usr/local/bin/ebpfdns, files in /opt/
 uninstall: ## take it away again
 	@$(SETUP) uninstall
 
+# Two at a time, file by file: a test of a stuck lookup mostly waits.
 test: ## everything: lint, types, and all tests on real BPF (root, minutes)
 	@$(SETUP) packages $(TEST_PACKAGES)
 	@$(SETUP) environment test
 	@$(SETUP) go $(TEST_GO)
 	@$(MAKE) --no-print-directory lint types
-	$(SUDO) $(PYTHON) -m pytest tests
+	$(SUDO) $(PYTHON) -m pytest -n 2 --dist loadfile tests
 
 bench: ## measure every budget of docs/overhead.md on this machine (root, minutes)
 	@$(SETUP) packages $(TEST_PACKAGES)
