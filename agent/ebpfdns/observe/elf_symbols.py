@@ -65,12 +65,13 @@ class Section(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ElfFile:
-    """An open ELF file of this machine's own kind."""
+    """An open ELF file."""
 
     fd: int
     segments: tuple[Segment, ...]
     sections: tuple[Section, ...]
     section_names: tuple[str, ...]
+    machine: int  # of MACHINES
 
     @property
     def is_static(self) -> bool:
@@ -130,7 +131,7 @@ class ElfFile:
         return None
 
 
-def parse(fd: int) -> ElfFile | None:
+def parse(fd: int, *, of_any_machine: bool = False) -> ElfFile | None:
     """Read the headers; None when this is no ELF file, or not one of this machine's own kind."""
     header = os.pread(fd, _HEADER.size, 0)
     if len(header) < _HEADER.size or not header.startswith(_MAGIC_64_BIT_LITTLE_ENDIAN):
@@ -138,16 +139,16 @@ def parse(fd: int) -> ElfFile | None:
     fields = _HEADER.unpack(header)
     machine, segments_at, sections_at = fields[2], fields[5], fields[6]
     segment_bytes, segment_count, section_bytes, section_count, names_index = fields[9:14]
-    if machine != MACHINES.get(os.uname().machine, machine):
+    if not of_any_machine and machine != MACHINES.get(os.uname().machine, machine):
         return None
     segments = tuple(map(Segment._make, _table(fd, _SEGMENT, segments_at, segment_bytes, segment_count)))
     sections = tuple(map(Section._make, _table(fd, _SECTION, sections_at, section_bytes, section_count)))
     names = b""
     if names_index < len(sections):
         table = sections[names_index]
-        names = ElfFile(fd, segments, sections, ()).read(table.offset, table.bytes)
+        names = ElfFile(fd, segments, sections, (), machine).read(table.offset, table.bytes)
     section_names = tuple(text_at(names, section.name_offset) for section in sections)
-    return ElfFile(fd, segments, sections, section_names)
+    return ElfFile(fd, segments, sections, section_names, machine)
 
 
 def function_offsets(path: str, wanted: frozenset[str]) -> dict[str, int]:
