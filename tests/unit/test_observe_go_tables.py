@@ -98,7 +98,7 @@ def walk(contents: bytes) -> None:
             pass
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(st.integers(TABLE, TABLE + 400), st.integers(0, 255)), min_size=1, max_size=8),
     st.integers(0x1000, len(VALID)),
@@ -111,7 +111,7 @@ def test_a_broken_table_is_an_error_at_most(changes: list[tuple[int, int]], size
     walk(bytes(contents[:size]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(st.sampled_from(range(TABLE + 8, TABLE + 72, 8)), st.integers(0, (1 << 64) - 1)), max_size=3
