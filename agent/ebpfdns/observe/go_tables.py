@@ -180,7 +180,8 @@ class GoTables:
             words = memoryview(raw)[: len(raw) // 4 * 4].cast("I")
             after = bisect.bisect_right(records, first + 4 * len(words) - _RECORD_BYTES, number, self.count)
             for index in range(number, after):
-                if words[(records[index] - first >> 2) + 1] in places:
+                at = (records[index] - first >> 2) + 1
+                if 0 < at < len(words) and words[at] in places:
                     yield index
             if after == number:
                 return
