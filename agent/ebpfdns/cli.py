@@ -24,6 +24,7 @@ COMMANDS = {
     "doctor": "doctor",
     "inspect": "inspect",
     "replay": "replay",
+    "run": "run",
     "schema": "schema",
 }
 

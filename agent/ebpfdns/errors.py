@@ -39,6 +39,18 @@ class NoSuchTargetError(EbpfdnsError):
     exit_code = 4
 
 
+class CommandRefusedError(EbpfdnsError):
+    """The command of `run` is there, but cannot be run (exit code 126, as in a shell)."""
+
+    exit_code = 126
+
+
+class CommandNotFoundError(EbpfdnsError):
+    """There is no such command (exit code 127, as in a shell)."""
+
+    exit_code = 127
+
+
 def _remade(kind: type[EbpfdnsError], what: str, remedy: str | None) -> EbpfdnsError:
     """Unpickle an error."""
     return kind(what, remedy=remedy)

@@ -104,6 +104,8 @@ class Pipeline:
         for fact in self._facts(item, decode.frame, item.frames, lines):
             if isinstance(fact, ProcessEvent):
                 (self.execed if fact.change == "execed" else self.forked).append(fact.pid)
+                if fact.change == "execed":
+                    self._around.execed(fact.pid)
             else:
                 thing = self._completed(item, fact) if isinstance(fact, Lookup) else fact
                 lines += self._ends(item, self._redacted(thing))

@@ -48,6 +48,12 @@ def options(of: click.Command) -> dict[str, click.Option]:
     }
 
 
+def all_names(of: click.Command) -> set[str]:
+    """Every `--name`, also those that say no."""
+    found = [option for option in of.params if isinstance(option, click.Option)]
+    return {name for option in found for name in (*option.opts, *option.secondary_opts)}
+
+
 def test_no_command_has_another_name() -> None:
     """Whatever is offered is named as the contract names it, and is there."""
     assert set(COMMANDS) <= PROMISED
@@ -89,13 +95,51 @@ def test_attach_has_its_options() -> None:
     assert set(promised.split()) - options(command("attach")).keys() == set()
 
 
+def test_run_has_the_options_of_attach_and_its_own() -> None:
+    """Whatever `attach` can be told about lines, `run` can be told too, by the same names."""
+    own = {"--user", "--fail-on-stuck", "--junit", "--summary", "--no-children"}
+    not_for_commands = {"--pid", "--dry-run"}
+    shared = options(command("attach")).keys() - not_for_commands
+    assert (shared | own) - all_names(command("run")) == set()
+
+
+@pytest.mark.parametrize("words", [[], ["--"], ["--all"]])
+def test_run_wants_a_command(words: list[str]) -> None:
+    """`run` without a command is a usage error."""
+    done = ebpfdns("run", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "CMD" in done.stderr
+
+
+def test_a_commands_own_options_are_its_own() -> None:
+    """Behind the command's name nothing is read as an option of `run`, with or without `--`."""
+    for words in (["no-such-command", "--help"], ["--", "no-such-command", "--all"]):
+        done = ebpfdns("run", *words)
+        assert (done.returncode, done.stdout) == (127, "")
+        assert "no-such-command" in done.stderr
+
+
+def test_run_says_as_a_shell_what_it_cannot_run(tmp_path: Path) -> None:
+    """A command that is not there is 127, one that cannot be run 126, a user that is not there 2."""
+    plain = tmp_path / "plain"
+    plain.touch()
+    cases = {(str(tmp_path / "none"),): 127, (str(plain),): 126, (str(tmp_path),): 126}
+    cases |= {("--user", "no-such-user", "--", "true"): 2}
+    for words, code in cases.items():
+        done = ebpfdns("run", *words)
+        assert (done.returncode, done.stdout) == (code, ""), words
+        assert "try:" in done.stderr
+
+
 def test_exit_codes_are_the_contracts() -> None:
-    """1 failed, 2 usage, 3 host or rights, 4 no such target: each has one class of error."""
+    """1 failed, 2 usage, 3 host or rights, 4 no such target; 126, 127 as shells: each has one class."""
     codes = {
         errors.EbpfdnsError: 1,
         errors.UsageError: 2,
         errors.HostCannotTraceError: 3,
         errors.NoSuchTargetError: 4,
+        errors.CommandRefusedError: 126,
+        errors.CommandNotFoundError: 127,
     }
     assert {kind: kind.exit_code for kind in codes} == codes
     assert set(errors.EbpfdnsError.__subclasses__()) == codes.keys() - {errors.EbpfdnsError}

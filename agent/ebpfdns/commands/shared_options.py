@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ebpfdns.observe.sources import Sizes
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
+Decorator = Any  # click's own are generic over what they decorate
 
 #: lines for programs or for people
 FORMAT = click.option(
@@ -76,11 +77,12 @@ _HIDDEN = (
 )
 
 
-def tracing(*own: Callable[[Function], Function]) -> Callable[[Function], Function]:
+def tracing(*own: Decorator) -> Callable[[Function], Function]:
     """The options of a command that traces; its `own` stand where `--children` and `--output` belong."""
 
     def decorate(function: Function) -> Function:
-        for option in reversed((*_WHAT_IS_TOLD, *own, *_HOW, *_HIDDEN)):
+        options: tuple[Decorator, ...] = (*_WHAT_IS_TOLD, *own, *_HOW, *_HIDDEN)
+        for option in reversed(options):
             function = option(function)
         return function
 

@@ -58,6 +58,7 @@ class Attached(Item):
     around: dict[str, Any]  # container, k8s: what is known
     resolver: str  # glibc, musl, unknown
     coverage: dict[str, Any]
+    is_foretold: bool = False  # it does not run yet: its next exec brings nothing new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_TABLE_BYTES = 256 << 20
 MAX_OFFSET = 1 << 62
+MAX_PATH_BYTES = 4096
 MACHINES = {"x86_64": 62, "aarch64": 183}
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -77,6 +78,14 @@ class ElfFile:
     def is_static(self) -> bool:
         """Whether it runs without a dynamic loader."""
         return all(segment.type != _PT_INTERP for segment in self.segments)
+
+    @property
+    def loader(self) -> str | None:
+        """The dynamic loader that it asks for; None for a static program."""
+        for segment in self.segments:
+            if segment.type == _PT_INTERP and segment.file_bytes <= MAX_PATH_BYTES:
+                return os.fsdecode(self.read(segment.offset, segment.file_bytes).split(b"\0", 1)[0]) or None
+        return None
 
     @property
     def has_symbol_table(self) -> bool:

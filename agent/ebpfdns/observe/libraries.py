@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from ebpfdns.observe import elf_symbols, mappings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ebpfdns.observe.elf_symbols import ElfFile
     from ebpfdns.observe.processes import Process
 
@@ -99,6 +101,37 @@ def find_libraries(process: Process) -> list[Library]:
         return [program] if program else []
     version = next((library.version for library in found if library.version), None)
     return [library if library.version else replace(library, version=version) for library in found]
+
+
+def find_in_program(path: str, known: Sequence[Library]) -> list[Library]:
+    """What the program in this file will have mapped, as far as its file says; [] when it does not.
+
+    `known`: libcs of the same root directory. A loader of glibc's will load the one that is among them;
+    musl's loader is musl itself.
+    """
+    own = _library(path, None, is_program=True)
+    if own is not None:
+        return [own]
+    loader = _loader(path)
+    if loader is None:
+        return []
+    if _MUSL_NAME.fullmatch(loader.rpartition("/")[2]):
+        musl = _library(loader, "musl", is_program=False)
+        return [musl] if musl else []
+    return [library for library in known if library.kind == "glibc"]
+
+
+def _loader(path: str) -> str | None:
+    """The dynamic loader of the program in this file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        elf = elf_symbols.parse(fd)
+        return None if elf is None else elf.loader
+    finally:
+        os.close(fd)
 
 
 def _kind_by_name(name: str) -> LibcKind | None:

@@ -37,6 +37,7 @@ from ebpfdns.pipeline import Pipeline
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from ebpfdns.observe.command import Command
     from ebpfdns.observe.kernel import Kernel
     from ebpfdns.observe.plan import Options
     from ebpfdns.observe.recording import Recorder
@@ -92,24 +93,38 @@ class Session:
         self._kept = 0
         self._execed: list[int] = []  # to be looked at again
         self._stop = False
+        self._command: Command | None = None
 
     # The whole of it.
 
     def run(self, targets: Sequence[Target]) -> None:
-        """Attach, trace, detach."""
+        """Attach, trace, detach: until a signal, the end of the time, the output, or the last target."""
         with signal_pipe() as wakeup_fd:
             self._start(targets)
-            self._poller.register(wakeup_fd, select.POLLIN)
-            self._poller.register(self._kernel.ring.fd, select.POLLIN)
-            plan = Plan.starting(time.monotonic_ns(), self._options, self._targets)
-            while self._targets and not self._stop and not self._output.closed:
-                self._wait(plan, wakeup_fd)
-                self._turn(plan)
-                if plan.end_ns is not None and time.monotonic_ns() >= plan.end_ns:
-                    break
-            self._end()
+            self._loop(wakeup_fd, lambda: bool(self._targets) and not (self._stop or self._output.closed))
 
-    def _start(self, targets: Sequence[Target]) -> None:
+    def run_command(self, command: Command, target: Target, path: str) -> None:
+        """The same for a command that waits to be let go: until its end, or that of the time.
+
+        Signals are the command's, and it goes on although nobody reads the lines. `path`: its program's file.
+        """
+        self._command = command
+        self._start([target], lambda: target.will_run(path, self._kernel))
+        command.release()
+        self._loop(command.signals.fd, lambda: target.pid in self._targets)
+
+    def _loop(self, wakeup_fd: int, goes_on: Callable[[], bool]) -> None:
+        self._poller.register(wakeup_fd, select.POLLIN)
+        self._poller.register(self._kernel.ring.fd, select.POLLIN)
+        plan = Plan.starting(time.monotonic_ns(), self._options, self._targets)
+        while goes_on():
+            self._wait(plan, wakeup_fd)
+            self._turn(plan)
+            if plan.end_ns is not None and time.monotonic_ns() >= plan.end_ns:
+                break
+        self._end()
+
+    def _start(self, targets: Sequence[Target], before_adoption: Callable[[], None] | None = None) -> None:
         options = self._options
         self._kernel.maps.set_options(options.slow_after_ns, publish_all=options.publish_all)
         for target in targets:
@@ -129,6 +144,8 @@ class Session:
         self._earlier.find(targets, time.monotonic_ns(), is_last=False)
         for target in targets:
             target.attach(self._kernel)
+            if before_adoption is not None:
+                before_adoption()
             self._adopt(target)
         self._earlier.find(targets, time.monotonic_ns(), is_last=True)
         if options.ready_file is not None:
@@ -149,6 +166,7 @@ class Session:
                 around=target.around(),
                 resolver=target.resolver,
                 coverage=target.coverage(self._kernel),
+                is_foretold=target.is_foretold,
             )
         )
         self._feed_some(self._configurations.of([target.pid], **self._now()))
@@ -176,7 +194,9 @@ class Session:
     def _wait(self, plan: Plan, wakeup_fd: int) -> None:
         timeout_ms = max(0, plan.next_ns() - time.monotonic_ns()) / MS
         for fd, _ in self._poller.poll(timeout_ms):
-            if fd == wakeup_fd:
+            if fd == wakeup_fd and self._command is not None:
+                self._command.attend()
+            elif fd == wakeup_fd:
                 self._take_signals(read_signals(wakeup_fd))
 
     def _turn(self, plan: Plan) -> None:
@@ -266,8 +286,9 @@ class Session:
             self._follow_child(pid)
         for pid in self._pipeline.execed:
             if pid in self._targets:
-                self._targets[pid].runs_another_program()
-                self._look_again(self._targets[pid])
+                if not self._targets[pid].takes_up_foretold():
+                    self._targets[pid].runs_another_program()
+                    self._look_again(self._targets[pid], is_changed=True)
                 self._execed.append(pid)
         self._pipeline.forked.clear()
         self._pipeline.execed.clear()
@@ -306,14 +327,14 @@ class Session:
             self._close_open_things()
             self._release(pid, "exited")
 
-    def _look_again(self, target: Target) -> bool:
+    def _look_again(self, target: Target, *, is_changed: bool = False) -> bool:
         """Find libraries that were mapped since; False when the process is gone."""
         program = target.process.exe
         try:
             is_new = target.attach(self._kernel)
         except (NoSuchTargetError, ProcessLookupError):
             return False
-        if is_new or target.process.exe != program:
+        if is_changed or is_new or target.process.exe != program:
             self._tell_attached(target)
         return True
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import select
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns.errors import HostCannotTraceError, NoSuchTargetError
@@ -42,19 +44,30 @@ class Target:
         self._wire_loss: str | None = "DNS packets: not looked for yet"
         self._failures: list[str] = []
         self._refused: str | None = None
+        #: what its next program will have mapped, as far as the file says: it maps it by and by
+        self._foretold: list[libraries.Library] = []
+        self.is_foretold = False
 
     def attach(self, kernel: Kernel) -> bool:
         """Probe what it has mapped now and see its packets; whether anything is new."""
         self.process = processes.read_process(self.pid)
         self._refuse_other_numbers(kernel)
         self._refused = processes.refusal(self.process.alive_tid)
-        found = libraries.find_libraries(self.process)
+        found = libraries.find_libraries(self.process) or self._foretold
         known = {(library.device, library.inode) for library in self.libraries}
         is_new = {(library.device, library.inode) for library in found} != known
         self.libraries = found
         if self._could_be_killed(kernel):
             self._failures = [DEADLY]
             found = []
+        self._attach_libraries(kernel, found)
+        for pool in thread_pools.find_pools(self.process):
+            self._failures += kernel.attach_pool(pool, self.pid, self.process.alive_tid)
+        if self._wire_loss is not None:
+            self._wire_loss = self._attach_wire(kernel)
+        return is_new
+
+    def _attach_libraries(self, kernel: Kernel, found: list[libraries.Library]) -> None:
         for library in found:
             try:
                 self._failures += kernel.attach_library(library, self.pid, self.process.alive_tid)
@@ -62,11 +75,6 @@ class Target:
                 if self.has_exited():
                     raise NoSuchTargetError(f"process {self.pid} ended while it was being attached") from None
                 raise
-        for pool in thread_pools.find_pools(self.process):
-            self._failures += kernel.attach_pool(pool, self.pid, self.process.alive_tid)
-        if self._wire_loss is not None:
-            self._wire_loss = self._attach_wire(kernel)
-        return is_new
 
     def _refuse_other_numbers(self, kernel: Kernel) -> None:
         """Processes of a pid namespace inside of the agent's own are in /proc, but have no number for BPF."""
@@ -100,7 +108,20 @@ class Target:
 
     def runs_another_program(self) -> None:
         """exec: everything is to be found anew."""
-        self.libraries, self._failures = [], []
+        self.libraries, self._failures, self._foretold = [], [], []
+
+    def will_run(self, path: str, kernel: Kernel) -> None:
+        """Before its exec: know it by its next program, and probe what that has."""
+        self.libraries = self._foretold = libraries.find_in_program(path, self.libraries)
+        self._attach_libraries(kernel, self.libraries)
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        self.process = replace(self.process, exe=shown, name=posixpath.basename(shown))
+        self.is_foretold = True
+
+    def takes_up_foretold(self) -> bool:
+        """Whether this exec is the one that was foretold: then nothing is new."""
+        was_foretold, self.is_foretold = self.is_foretold, False
+        return was_foretold
 
     @property
     def resolver(self) -> str:

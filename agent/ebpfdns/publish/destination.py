@@ -47,17 +47,29 @@ class Destination:
 
     @classmethod
     def standard_output(cls) -> Destination:
-        """File descriptor 1. A pipe is opened once more, so that O_NONBLOCK is ours alone.
+        """File descriptor 1."""
+        if sys.__stdout__ is None:  # fd 1 was closed at start: by now it may be anything
+            raise EbpfdnsError("standard output is closed", remedy="add --output FILE")
+        return cls._inherited(1)
+
+    @classmethod
+    def standard_error(cls) -> Destination:
+        """File descriptor 2."""
+        if sys.__stderr__ is None:
+            raise EbpfdnsError("standard error is closed", remedy="add --output FILE")
+        return cls._inherited(2)
+
+    @classmethod
+    def _inherited(cls, fd: int) -> Destination:
+        """A descriptor that we were given. A pipe is opened once more, so that O_NONBLOCK is ours alone.
 
         O_NONBLOCK is a flag of the open file description, which is shared with the shell and every child.
         """
-        if sys.__stdout__ is None:  # fd 1 was closed at start: by now it may be anything
-            raise EbpfdnsError("standard output is closed", remedy="add --output FILE")
-        if stat.S_ISFIFO(os.fstat(1).st_mode):
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
             with contextlib.suppress(OSError):  # no /proc, or a pipe of another user: blocking writes, then
-                own_fd = os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                own_fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 return cls(own_fd, never_blocks=True)
-        return cls(fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3))
+        return cls(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
 
     @classmethod
     def path(cls, path: str) -> Destination:

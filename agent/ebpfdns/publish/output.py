@@ -63,6 +63,11 @@ class Output:
             return cls(Destination.standard_output(), limit_bytes=limit_bytes)
         return cls(Destination.path(target), path=target, limit_bytes=limit_bytes)
 
+    @classmethod
+    def to_stderr(cls) -> Output:
+        """To standard error, where standard output is somebody else's."""
+        return cls(Destination.standard_error())
+
     @property
     def closed(self) -> bool:
         """Whether the reader has gone away: the agent's sign to end quietly."""

@@ -13,7 +13,7 @@ from ebpfdns.publish.blocks import block
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ebpfdns.publish.blocks import Branch, Row
+    from ebpfdns.publish.blocks import Block, Branch, Row
     from ebpfdns.publish.events import Event
 
 INDENT = " " * 13
@@ -22,8 +22,13 @@ LABEL_WIDTH = 10
 
 def text(event: Event) -> str:
     """The event in full: its time and its sentence, then a line for each thing there is to know."""
-    found = block(event)
-    lines = [f"{found.clock} {found.message}", *(line for row in found.rows for line in _row(row))]
+    return text_of(block(event))
+
+
+def text_of(found: Block) -> str:
+    """The same of a block; one that has no time begins with its sentence."""
+    headline = f"{found.clock} {found.message}".lstrip()
+    lines = [headline, *(line for row in found.rows for line in _row(row))]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -72,6 +72,11 @@ def appended(event: Event, style: Style, *, in_full: bool = True) -> list[str]:
     return [*_headlines(found, _aged(found, told_age_ms(event)), style), *body(found, style)]
 
 
+def lines_of(found: Block, style: Style) -> list[str]:
+    """A block that will not change any more, in full."""
+    return [*_headlines(found, found.title, style), *body(found, style)]
+
+
 def headline(found: Block, age_ms: float | None, style: Style) -> str:
     """One line: what it is, and its age so far."""
     tail = _age_text(age_ms) if found.aged else ""
@@ -119,7 +124,7 @@ def _age_text(age_ms: float | None) -> str:
 def _headlines(found: Block, words: str, style: Style) -> Iterator[str]:
     """As many lines as it takes."""
     mark, look = MARKS.get(found.state, MARKS["news"])
-    clock = f"{found.clock} "
+    clock = f"{found.clock} " if found.clock else ""
     words_look = "bold" if found.rows and found.state != "news" else ""
     first, *more = _fold(f"{clock}{words}", style.usable - 2)
     yield _line([(f"{mark} ", look), (first[: len(clock)], "dim"), (first[len(clock) :], words_look)], style)

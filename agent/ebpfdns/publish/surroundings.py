@@ -5,6 +5,7 @@ Owns: what is known of the traced processes, as they were announced. Must not kn
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns.model.facts import Connect, Lookup
@@ -27,6 +28,7 @@ class Surroundings:
     def __init__(self, host: str = "") -> None:
         self.host = host
         self._targets: dict[int, Attached] = {}
+        self._renamed: set[int] = set()  # they run another program now, which has not been looked at
         self._children: dict[int, dict[str, Any]] = {}  # not traced, and yet told of
         self._resolv_confs: dict[int, dict[str, Any]] = {}
         self._answers: dict[str, dict[str, Any]] = {}
@@ -38,11 +40,21 @@ class Surroundings:
         """Know a process from now on; whether it was known before."""
         is_known = target.pid in self._targets
         self._targets[target.pid] = target
+        self._renamed.discard(target.pid)
         return is_known
+
+    def execed(self, pid: int) -> None:
+        """It runs another program now: which one is known when it is announced again, if it lives so long."""
+        target = self._targets.get(pid)
+        if target is not None and target.is_foretold:
+            self._targets[pid] = replace(target, is_foretold=False)
+        elif target is not None:
+            self._renamed.add(pid)
 
     def remove(self, pid: int) -> Attached | None:
         """Forget a process; what was known of it."""
         self._resolv_confs.pop(pid, None)
+        self._renamed.discard(pid)
         return self._targets.pop(pid, None)
 
     def know_child(self, pid: int, process: dict[str, Any]) -> None:
@@ -103,8 +115,12 @@ class Surroundings:
         pid, tid, name = who
         found = self.line(kind, item, message)
         target = self._targets.get(pid)
-        unknown = {"pid": pid, "executable": {"name": None, "path": None}, "start_time": None}
+        # One that was gone before it could be looked at: its first thread has its program's name (15 bytes).
+        program = printable(name) if name and tid == pid else None
+        unknown = {"pid": pid, "executable": {"name": program, "path": None}, "start_time": None}
         found["process"] = target.process if target else self._children.get(pid, unknown)
+        if target and pid in self._renamed:
+            found["process"] = target.process | {"executable": unknown["executable"]}
         if tid:  # 0: which thread began it is not known
             found["thread"] = {"id": tid, "name": printable(name) if name else None}
         return found | (target.around if target else {})
