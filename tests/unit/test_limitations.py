@@ -45,7 +45,7 @@ def test_eight_queries_are_kept() -> None:
 def test_what_is_not_there_yet_is_not_there() -> None:
     """Once a command exists that chooses its targets, the page must not deny it."""
     assert "agent" not in COMMANDS
-    assert "starting a command already traced, are not there" in TEXT
+    assert "choosing targets by name, container or pod is not there yet" in TEXT
 
 
 def test_older_kernels_are_told_of_in_both_places() -> None:
