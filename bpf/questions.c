@@ -2,8 +2,9 @@
 /* Questions and answers find their lookup.
  *
  * A question belongs to the library call that its thread is in; without one it is a lookup of its own ("wire"), which
- * ends when all its questions are answered or its socket is closed. Replies are seen when they arrive, not when read:
- * but where the thread is away from its event loop then, the lookup goes on until it is back.
+ * ends when all its questions are answered or its socket is closed. An answer for which resolvers ask again (SERVFAIL)
+ * leaves it open: it ends with a better one, or the socket. Replies are seen when they arrive, not when read: but where
+ * the thread is away from its event loop then, the lookup goes on until it is back.
  */
 
 #define WIRE_KEY(socket, name_hash) ((((socket) ^ (name_hash)) * 0x9E3779B97F4A7C15ULL) | 1ULL << 63)
@@ -153,6 +154,20 @@ INLINE void end_wire_lookup(struct lookup *record, u64 key, u32 flags) {
   tell_and_forget(record, key, is_worth_telling(record->status, took_ns));
 }
 
+/* SERVFAIL, NOTIMP, REFUSED: a resolver asks again. */
+#define RETRIED_RCODES (1U << 2 | 1U << 4 | 1U << 5)
+
+INLINE bool is_retried(struct query *query) {
+  return query->flags & QUERY_ANSWERED && query->transport == IPPROTO_UDP && RETRIED_RCODES >> (query->rcode & 15) & 1;
+}
+
+/* Whether the thread that uses this socket serves an epoll instance: then nothing says whether it asks again. */
+INLINE bool has_epoll_loop(struct dns_socket *socket) {
+  u64 thread = socket->call_key;
+  struct wait *wait = waits.lookup(&thread);
+  return wait && wait->last_fd >= 0;
+}
+
 /* Whether no answer is missing. */
 INLINE bool is_complete(struct lookup *record) {
   LOOP (int i = 0; i < MAX_QUERIES; i++) {
@@ -160,6 +175,17 @@ INLINE bool is_complete(struct lookup *record) {
     if (!(record->queries[i].flags & (QUERY_ANSWERED | QUERY_SETTLED | QUERY_NO_MESSAGE))) return false;
   }
   return record->more_queries == record->more_answered;
+}
+
+/* Whether a resolver that has this answer may ask again all the same. All bits, as above. */
+INLINE bool has_retried(struct lookup *record) {
+  u64 found = 0;
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    struct query *query = &record->queries[i];
+    u64 is_udp = 1 ^ is_any(query->transport ^ IPPROTO_UDP);
+    found |= is_any(query->flags & QUERY_ANSWERED) & is_udp & RETRIED_RCODES >> (query->rcode & 15);
+  }
+  return found & 1;
 }
 
 /* Whether the thread that is to read the answers is away from its event loop. Then the lookup stays open, and is
@@ -309,7 +335,7 @@ INLINE void find_answered(struct lookup *record, struct packet *packet, struct r
       if (!record->is_expected) record->is_expected = FITS_OTHER_QUESTION;
     } else if (is_same_server(query, packet)) {
       record->is_expected = FITS;
-      if (!(query->flags & QUERY_ANSWERED)) record->answered = i + 1;
+      if (!(query->flags & QUERY_ANSWERED) || is_retried(query)) record->answered = i + 1;
     } else {
       query->flags |= QUERY_SETTLED;
       if (!record->is_expected) record->is_expected = FITS_OTHER_SERVER;
@@ -321,12 +347,15 @@ INLINE void find_answered(struct lookup *record, struct packet *packet, struct r
 
 INLINE void is_answered(struct lookup *record, struct query *query, struct reply *reply) {
   u64 now = bpf_ktime_get_ns();
+  bool is_again = query->flags & QUERY_ANSWERED; /* with an error, for which it was asked again */
+  if (is_again && RETRIED_RCODES >> (reply->bits & 15) & 1) return;
   query->flags |= QUERY_ANSWERED | (reply->bits >> 8 & QUERY_TRUNCATED); /* TC is 0x0200 */
   query->reply_ns = now;
   query->rcode = reply->bits & 15;
   query->answers = reply->answers;
   query->reply_bytes = reply->bytes;
   if (query->transport == IPPROTO_UDP) note_answer(record->host_pid, query, now);
+  if (is_again) return;
   count(QUERIES_ANSWERED, 1);
   observe(LATENCY_QUERY, now - query->sent_ns);
 }
@@ -378,6 +407,8 @@ INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, st
     place->port = 0;
     return;
   }
+  /* Its program asks again on this socket, or closes it. */
+  if (has_retried(record) && !has_epoll_loop(socket)) return;
   if (packet->transport == IPPROTO_TCP && socket->open_keys[0] == key) socket->open_keys[0] = 0;
   if (record->flags & LOOKUP_ANSWER_UNREAD || is_left_unread(socket, record, key)) return;
   end_wire_lookup(record, key, 0);

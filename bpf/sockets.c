@@ -101,7 +101,8 @@ int socket_closes(struct bpf_sock *ctx) {
     struct lookup *record = lookups.lookup(&lookup_key);
     if (!record) continue;
     if (record->flags & LOOKUP_GOES_BY_TCP && socket->transport == IPPROTO_UDP) continue; /* it goes on there */
-    end_wire_lookup(record, lookup_key, record->flags & LOOKUP_ANSWER_UNREAD ? 0 : LOOKUP_SOCKET_CLOSED);
+    bool is_answered = record->flags & LOOKUP_ANSWER_UNREAD || (is_complete(record) && has_retried(record));
+    end_wire_lookup(record, lookup_key, is_answered ? 0 : LOOKUP_SOCKET_CLOSED);
   }
   u64 now = bpf_ktime_get_ns();
   if (socket->more_open && closed_sockets.update(&key, &now) != 0) count(LOST_SOCKET_KEYS_FULL, socket->more_open);

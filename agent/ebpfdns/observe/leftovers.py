@@ -1,6 +1,7 @@
 """Ends what the programs in the kernel cannot end themselves: lookups beyond those that a socket remembers.
 
-Owns: finding them when their socket was closed, and removing questions that no lookup waits for any more.
+Owns: finding them when their socket was closed, telling those that are answered and wait for nothing, and
+removing questions that no lookup waits for any more.
 Must not know: lines, causes. What it ends looks like a frame of the kernel's own, and is counted like one.
 """
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ebpfdns.observe.kernel_maps import KernelMaps
 
 ANY_AGE_NS = (1 << 64) - 1
+#: SERVFAIL, NOTIMP, REFUSED: RETRIED_RCODES of bpf/questions.c
+RETRIED = frozenset({2, 4, 5})
 _OFFSETS = {field: at for field, at, _ in boundary.LOOKUP.offsets()}
 _DONE = QueryFlag.ANSWERED | QueryFlag.NO_MESSAGE
 
@@ -41,9 +44,9 @@ def end_lookups_of_closed_sockets(maps: KernelMaps) -> list[bytes]:
 
 
 def end_as_read(maps: KernelMaps, raw: bytes) -> bytes | None:
-    """The frame of a lookup whose answers were read without its thread having come back to its event loop.
+    """The frame of a lookup that is answered: its thread reads outside of its event loop, or asks no more.
 
-    When they were read is not known: it ends when the last of them came. None when it has ended meanwhile.
+    When it read is not known: it ends when the last answer came. None when it has ended meanwhile.
     """
     head = boundary.LOOKUP.unpack(raw)
     replies = [query for query in queries_of(raw) if query.flags & QueryFlag.ANSWERED]
@@ -54,6 +57,27 @@ def end_as_read(maps: KernelMaps, raw: bytes) -> bytes | None:
         return None
     status = Status.OK if is_ok else Status.FAILED
     return _ended(raw, head.flags & ~LookupFlag.ANSWER_UNREAD, head.query_count, end_ns, status)
+
+
+def may_ask_again(raw: bytes) -> bool:
+    """Whether it is answered, and open only because of an error for which resolvers ask again."""
+    head = boundary.LOOKUP.unpack(raw)
+    queries = queries_of(raw)
+    is_answered = head.more_queries == head.more_answered and all(query.flags & _DONE for query in queries)
+    codes = {query.rcode for query in queries if query.flags & QueryFlag.ANSWERED}
+    return is_answered and bool(codes & RETRIED)
+
+
+def has_asked_again(raw: bytes) -> bool:
+    """Whether a question of it left more than once."""
+    queries = queries_of(raw)
+    return any(query.attempts > 1 for query in queries) or len({q.type for q in queries}) < len(queries)
+
+
+def latest_packet_ns(raw: bytes) -> int:
+    """When the latest packet of its kept questions passed."""
+    times: list[int] = [max(query.sent_ns, query.resent_ns, query.reply_ns) for query in queries_of(raw)]
+    return max([int(boundary.LOOKUP.unpack(raw).start_ns), *times])
 
 
 def queries_of(raw: bytes) -> list[Any]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: A wire lookup whose server was not asked for this long will not be asked again: no resolver waits longer.
 WIRE_GIVEN_UP_NS = 35_000_000_000
+#: A resolver that was told SERVFAIL asks again before this is over, or not at all (musl: half its time-out).
+ASKS_AGAIN_NS = 6_000_000_000
 #: The end of a connect is told within milliseconds; a record that ended earlier lost its teller.
 CONNECT_END_GRACE_NS = 2_000_000_000
 #: Things told of in one scan: the lines of many stuck at once come out in portions.
@@ -126,6 +128,12 @@ class Scanner:
                 if leftovers.drop(self._maps, raw, Counter.LOOKUPS_ABANDONED):
                     expired.append(raw)
                 continue
+            elif key & WIRE_BIT and leftovers.may_ask_again(raw):
+                if now_ns - leftovers.latest_packet_ns(raw) > ASKS_AGAIN_NS:
+                    frame = leftovers.end_as_read(self._maps, raw)
+                    read += [] if frame is None else [frame]
+                    continue
+                is_due = is_due and leftovers.has_asked_again(raw)
             if is_due:
                 due.append(("lookups", (raw, key, pid, tid)))
         return due, expired, read
@@ -257,10 +265,7 @@ class Scanner:
     @staticmethod
     def _is_given_up(raw: bytes, now_ns: int) -> bool:
         """Whether the latest packet of a wire lookup is too old for another one to come."""
-        latest_ns = boundary.LOOKUP.unpack(raw).start_ns
-        for query in leftovers.queries_of(raw):
-            latest_ns = max(latest_ns, query.sent_ns, query.resent_ns, query.reply_ns)
-        return bool(now_ns - latest_ns > WIRE_GIVEN_UP_NS)
+        return now_ns - leftovers.latest_packet_ns(raw) > WIRE_GIVEN_UP_NS
 
 
 def _flags(raw: bytes) -> int:
