@@ -47,10 +47,7 @@ def trace(
     pids: tuple[int, ...], wanted: shared_options.Tracing, *, output: str, children: bool, dry_run: bool
 ) -> None:
     """Everything after the options: targets first (exit code 4), then rights (3), then the session."""
-    from ebpfdns.observe.recording import Recorder  # noqa: PLC0415 - `ebpfdns --help` needs none of it
-    from ebpfdns.observe.session import Session  # noqa: PLC0415
-    from ebpfdns.observe.target import Target  # noqa: PLC0415
-    from ebpfdns.publish.ways_out import open_way_out  # noqa: PLC0415
+    from ebpfdns.observe.target import Target  # noqa: PLC0415 - `ebpfdns --help` needs none of it
 
     with contextlib.ExitStack() as stack:
         targets = [Target(pid) for pid in pids]
@@ -62,10 +59,17 @@ def trace(
         if dry_run:
             _dry_run(kernel, targets)
             return
+        # Imported while the kernel verifies the programs.
+        from ebpfdns.observe.session import Session  # noqa: PLC0415
+        from ebpfdns.publish.ways_out import open_way_out  # noqa: PLC0415
+
         render, lines = open_way_out(wanted.form, output)
         stack.callback(lines.close)
-        recorder = None if wanted.record is None else Recorder(wanted.record)
-        if recorder is not None:
+        recorder = None
+        if wanted.record is not None:
+            from ebpfdns.observe.recording import Recorder  # noqa: PLC0415 - only where it is wanted
+
+            recorder = Recorder(wanted.record)
             stack.callback(recorder.close)
         Session(kernel, wanted.options(), render, lines, recorder).run(targets)
 

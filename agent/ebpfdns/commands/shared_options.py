@@ -5,7 +5,7 @@ Owns: their names, defaults and help, and the values of one call. Must not know:
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -130,7 +130,7 @@ class Tracing:
             stats_every_ns=self.stats_every,
             duration_ns=self.duration,
             ready_file=self.ready_file,
-            redact_key=secrets.token_hex(16) if self.redact_names else None,
+            redact_key=os.urandom(16).hex() if self.redact_names else None,
         )
 
     def sizes(self) -> Sizes:

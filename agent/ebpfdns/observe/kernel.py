@@ -18,6 +18,7 @@ from ebpfdns.errors import HostCannotTraceError
 from ebpfdns.model import boundary
 from ebpfdns.observe import bpf_calls, perf_events, probes, programs, sources
 from ebpfdns.observe.kernel_maps import KernelMaps
+from ebpfdns.observe.loading import Loading
 from ebpfdns.observe.ring import Ring
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ class Kernel:
         self.variant = variant
         self._tracefs = tracefs
         self._fds: list[int] = []
-        self._programs: dict[str, int] = {}
         self._cgroups: set[int] = set()
         self._libraries: set[tuple[int, int, int]] = set()
         self._call_fds: dict[int, list[int]] = {}
@@ -53,11 +53,8 @@ class Kernel:
         except OSError as error:
             raise _refused("make the BPF maps", error) from error
         self._fds += self.maps.fds.values()
-        try:
-            self._load_needed()
-        except BaseException:
-            self.close()
-            raise
+        self._loading = Loading(self._plan, self.maps.fds, by_link=self.variant.linked_calls)
+        self._loading.begin(self._wanted())
         self.ring = Ring(self.maps.fds["frames"], self.maps.ring_bytes)
         return self
 
@@ -68,27 +65,30 @@ class Kernel:
         """Detach and unload everything."""
         if hasattr(self, "ring"):
             self.ring.close()
+            self._fds += self._loading.close()
         _close_side_by_side([fd for fds in self._call_fds.values() for fd in fds])
         _close_side_by_side(self._fds)
-        self._fds, self._call_fds, self._programs = [], {}, {}
+        self._fds, self._call_fds = [], {}
 
     # Loading.
 
     def _load(self, function: str) -> int:
-        """Load one function, once; its descriptor."""
-        if function not in self._programs:
-            kind, attach_type = probes.program_kind(function, by_link=self.variant.linked_calls)
-            code = programs.relocated(self._plan, function, self.maps.fds)
-            fd = bpf_calls.load_program(kind, attach_type, function, code, self._plan.licence)
-            self._fds.append(fd)
-            self._programs[function] = fd
-        return self._programs[function]
+        """The descriptor of one function's program."""
+        return self._loading.fd(function)
+
+    def _needed(self) -> list[str]:
+        """What every target needs: the programs at library calls, which reach each other by tail calls."""
+        entries = [probes.ALL_CALLS_FUNCTION] if self.variant.linked_calls else [*probes.CALLS.values()]
+        return [probes.RARE_FUNCTION, probes.RETURN_FUNCTION, *entries]
+
+    def _wanted(self) -> list[str]:
+        """What will be asked for, as far as is known now."""
+        packets = [hook.function for hook in probes.CGROUP_HOOKS] + [name for _, name in probes.TAIL_CALLS]
+        return self._needed() + packets + [point.function for point in self._tracepoints()]
 
     def _load_needed(self) -> None:
-        """What every target needs: the programs at library calls, which reach each other by tail calls."""
-        entries = (probes.ALL_CALLS_FUNCTION,) if self.variant.linked_calls else tuple(probes.CALLS.values())
         try:
-            for function in (probes.RARE_FUNCTION, probes.RETURN_FUNCTION, *entries):
+            for function in self._needed():
                 self._load(function)
         except OSError as error:
             raise _refused("load the BPF programs", error) from error
@@ -99,16 +99,18 @@ class Kernel:
 
     # Attaching.
 
-    def attach_host_wide(self) -> None:
-        """Tracepoints: one program each for all targets, which asks first who is running."""
+    def _tracepoints(self) -> list[probes.Tracepoint]:
         wanted = [*probes.TRACEPOINTS] if self.variant.socket_places is None else probes.with_places()
         if self.variant.follow_children:
             wanted.append(probes.FOLLOW)
             wanted += probes.FOLLOW_INSIDE if self.variant.pid_namespace else ()
-        for point in wanted:
-            call = point.event.removeprefix("syscalls/sys_enter_").removeprefix("syscalls/sys_exit_")
-            if os.uname().machine == "aarch64" and call in probes.ONLY_AMD64:
-                continue
+        is_arm = os.uname().machine == "aarch64"
+        return [point for point in wanted if not (is_arm and point.call in probes.ONLY_AMD64)]
+
+    def attach_host_wide(self) -> None:
+        """Tracepoints: one program each for all targets, which asks first who is running."""
+        self._load_needed()
+        for point in self._tracepoints():
             if point.function not in self._plan.functions:  # this kernel lacks what it needs
                 self.losses.append(point.loss)
                 continue
@@ -264,7 +266,7 @@ class Kernel:
         """(nanoseconds, runs) of all programs; None unless kernel.bpf_stats_enabled is set, for it costs."""
         with contextlib.suppress(OSError):
             if Path("/proc/sys/kernel/bpf_stats_enabled").read_text().strip() == "1":
-                infos = [bpf_calls.read_info(fd, PROG_INFO_BYTES) for fd in self._programs.values()]
+                infos = [bpf_calls.read_info(fd, PROG_INFO_BYTES) for fd in self._loading.fds()]
                 times = [struct.unpack_from("=QQ", info, 192) for info in infos]
                 return sum(time[0] for time in times), sum(time[1] for time in times)
         return None
@@ -272,7 +274,7 @@ class Kernel:
     def missed_runs(self) -> int:
         """How often a program could not run: another one was running on that CPU (recursion_misses, 5.12)."""
         total = 0
-        for fd in self._programs.values():
+        for fd in self._loading.fds():
             with contextlib.suppress(OSError):
                 total += struct.unpack_from("=Q", bpf_calls.read_info(fd, PROG_INFO_BYTES), 208)[0]
         return total

@@ -27,6 +27,11 @@ class Tracepoint:
     is_raw: bool = False
     is_needed: bool = False
 
+    @property
+    def call(self) -> str:
+        """The system call, of a tracepoint at one."""
+        return self.event.removeprefix("syscalls/sys_enter_").removeprefix("syscalls/sys_exit_")
+
 
 @dataclass(frozen=True, slots=True)
 class CgroupHook:
