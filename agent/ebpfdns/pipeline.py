@@ -19,6 +19,7 @@ from ebpfdns.correlate.losses import REMEDIES, LossBook
 from ebpfdns.correlate.redaction import Thing, redacted
 from ebpfdns.correlate.tracker import Name, Tracked, Tracker
 from ebpfdns.diagnose import conclusion
+from ebpfdns.explain import go_choice
 from ebpfdns.model import decode
 from ebpfdns.model.facts import Connect, Lookup, Other, ProcessEvent, Sibling, Situation, Wait
 from ebpfdns.publish import event_loops, events, sentences, totals
@@ -87,6 +88,8 @@ class Pipeline:
         return []
 
     def _on_attached(self, item: items.Attached) -> list[Event]:
+        if item.go:
+            item = replace(item, coverage=item.coverage | go_choice.coverage(item.go))
         is_known = self._around.add(item)
         message = sentences.attached(item.process["executable"]["name"], item.pid, again=is_known)
         return [self._around.line_of_target(item, item, "attached", message)]
@@ -113,6 +116,7 @@ class Pipeline:
 
     def _on_scan(self, item: items.Scan) -> list[Event]:
         self._around.configured(item.resolv_confs, item.answers)
+        self._around.decides_go(item.go)
         lines: list[Event] = []
         for lookup in self._facts(item, decode.lookup, item.lookups, lines):
             lines += self._is_open(item, self._redacted(self._completed(item, lookup)))
@@ -310,6 +314,7 @@ class Pipeline:
             resolver=self._around.resolver(thing.pid),
             **about,
         )
+        found["lookup"] |= go_choice.of_lookup(self._around.go(thing.pid), thing)
         return found | said | {"chain": []}
 
     def _lookup_id(self, connect: Connect) -> str | None:

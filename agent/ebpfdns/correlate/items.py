@@ -59,6 +59,8 @@ class Attached(Item):
     resolver: str  # glibc, musl, unknown
     coverage: dict[str, Any]
     is_foretold: bool = False  # it does not run yet: its next exec brings nothing new
+    #: of a Go program: what decides which of Go's resolvers it takes
+    go: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,7 @@ class Scan(Item):
     waits: dict[str, bytes] = field(default_factory=dict)  # tid → struct wait
     threads: dict[str, dict[str, Any]] = field(default_factory=dict)  # tid → snapshot
     resolv_confs: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → /etc/resolv.conf
+    go: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → as in Attached, read again
     #: "host pid address" → plain_ns, edns_ns: when that server last answered each kind of question
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     processes: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → snapshot of the process

@@ -31,6 +31,11 @@ def redacted(thing: Thing, key: str | None) -> Thing:
     return replace(thing, name=_hashed(thing.name, key), address=address, queries=queries)
 
 
+def is_redacted(name: bytes) -> bool:
+    """Whether a name is a hash."""
+    return _HASH(name) is not None
+
+
 def _hashed(name: bytes | None, key: str) -> bytes | None:
     """Once: what was said of it before, and is said again, is a hash already."""
     return name if not name or _HASH(name) else _hash(name, key)

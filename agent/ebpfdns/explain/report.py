@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ebpfdns.explain import managers, resolver_path, schedule, servers, waits
+from ebpfdns.explain import go_choice, managers, resolver_path, schedule, servers, waits
 from ebpfdns.explain.findings import EXAMPLE_NAME, findings
 from ebpfdns.publish.lines import INVISIBLE, printable
 
@@ -39,6 +39,9 @@ def shown(value: Any) -> Any:  # noqa: ANN401 - any part of a report
 
 
 def _report(facts: Facts) -> dict[str, Any]:
+    go = go_choice.choose(facts["go_program"]) if facts.get("go_program") else None
+    if go is not None and go.resolver is not None:
+        facts = {**facts, "resolver": "go" if go.resolver == "go" else facts.get("resolver"), "go_choice": go}
     conf = facts.get("resolv_conf") or {}
     manager = managers.manager_of(conf) if conf.get("present") else None
     return {
@@ -50,6 +53,7 @@ def _report(facts: Facts) -> dict[str, Any]:
             "kind": facts.get("resolver"),
             "go": facts.get("go"),
             "static": facts.get("static"),
+            "go_resolver": None if go is None else _go_resolver(facts["go_program"], go),
             "libc": facts.get("libc"),
             "why": resolver_path.why(facts),
             "steps": resolver_path.steps(facts),
@@ -73,6 +77,17 @@ def _report(facts: Facts) -> dict[str, Any]:
         ],
         "threads_total": facts.get("threads_total"),
         "not_seen": list(facts.get("not_seen") or ()),
+    }
+
+
+def _go_resolver(program: Facts, go: go_choice.Choice) -> dict[str, Any]:
+    """Which of Go's two resolvers it takes for an ordinary name, and why."""
+    version = ".".join(str(number) for number in program.get("version") or ())
+    return {
+        "version": f"go{version}" if version else None,
+        "choice": go.resolver,
+        "sources": go.sources,
+        "why": list(go.why),
     }
 
 

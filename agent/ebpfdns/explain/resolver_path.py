@@ -57,6 +57,17 @@ def steps(facts: Facts) -> list[dict[str, str]]:
 
 def why(facts: Facts) -> str:
     """Whose code resolves, in a sentence."""
+    choice = facts.get("go_choice")
+    if choice is None:
+        return _why(facts)
+    whose = (
+        "Go's own resolver" if choice.resolver == "go" else f"the resolver of {facts.get('libc') or 'libc'}"
+    )
+    return f"It is a Go program and takes {whose}: {'; '.join(choice.why)}."
+
+
+def _why(facts: Facts) -> str:
+    """The same of one that is not Go's, or whose choice is not known."""
     libc, resolver = facts.get("libc"), facts.get("resolver")
     if facts.get("go") and libc:
         return f"It is a Go program with {libc}: Go's own resolver or libc's, chosen for each lookup."
@@ -74,6 +85,9 @@ def why(facts: Facts) -> str:
 
 
 def _words(facts: Facts) -> tuple[str, ...]:
+    choice = facts.get("go_choice")
+    if choice is not None and choice.sources:
+        return tuple(choice.sources.split(","))
     if facts.get("resolver") == "musl":
         return MUSL
     nsswitch = facts.get("nsswitch")

@@ -1,4 +1,6 @@
-"""The resolv.conf of processes whose lookups end: read now, for an end is told without a scan.
+"""The resolv.conf of processes whose lookups end, and what decides between Go's resolvers: read now.
+
+An end is told without a scan.
 
 Owns: which processes those are, and that none is read more than once a second.
 Must not know: what a lookup says beyond its process, or what follows from the file.
@@ -24,10 +26,11 @@ _PID = struct.Struct("=I")
 
 
 class Configurations:
-    """`alive_tid` maps a pid to a thread of it that is alive."""
+    """`alive_tid` maps a pid to a thread of it that is alive; `go` to what decides between Go's resolvers."""
 
-    def __init__(self, alive_tid: Callable[[int], int]) -> None:
+    def __init__(self, alive_tid: Callable[[int], int], go: Callable[[int], dict[str, Any]]) -> None:
         self._alive_tid = alive_tid
+        self._go = go
         self._read_ns: dict[int, int] = {}
 
     def of_ended(self, frames: Iterable[bytes], now_ns: int, wall_ns: int) -> items.Scan | None:
@@ -50,7 +53,9 @@ class Configurations:
             conf = resolv_conf(self._alive_tid(pid))
             if conf["present"] is not None:
                 found[str(pid)] = dict(conf)
-        return items.Scan(now_ns=now_ns, wall_ns=wall_ns, resolv_confs=found) if found else None
+        go = {str(pid): facts for pid in due if (facts := self._go(pid))}
+        is_new = bool(found or go)
+        return items.Scan(now_ns=now_ns, wall_ns=wall_ns, resolv_confs=found, go=go) if is_new else None
 
     def forget(self, pid: int) -> None:
         """The process is gone."""

@@ -86,7 +86,7 @@ class Session:
         ports, stuck_after_ns = frozenset(variant.dns_ports), options.stuck_after_ns
         # Followed children are targets themselves.
         self._children = None if variant.follow_children else ChildWatch(ports, stuck_after_ns)
-        self._configurations = Configurations(self._alive_tid)
+        self._configurations = Configurations(self._alive_tid, self._go_surroundings)
         self._poller = select.poll()
         self._dropped = 0
         self._told_losses: dict[str, int] = {}
@@ -167,6 +167,7 @@ class Session:
                 resolver=target.resolver,
                 coverage=target.coverage(self._kernel),
                 is_foretold=target.is_foretold,
+                go=target.go_surroundings(),
             )
         )
         self._feed_some(self._configurations.of([target.pid], **self._now()))
@@ -253,6 +254,13 @@ class Session:
                 self._read_frames()
                 self._losses()
                 plan.losses_ns = now["now_ns"] + LOSSES_NS
+            if isinstance(scan, items.Scan):
+                go = [
+                    pid
+                    for pid in map(int, scan.resolv_confs)
+                    if pid in self._targets and self._targets[pid].go
+                ]
+                self._feed_some(self._configurations.of(go, **now))
             self._feed(scan)
         self._read_frames()
         vanished = self._scanner.vanished(now["now_ns"], now["wall_ns"])
@@ -403,6 +411,10 @@ class Session:
     @staticmethod
     def _now() -> dict[str, int]:
         return {"now_ns": time.monotonic_ns(), "wall_ns": time.time_ns()}
+
+    def _go_surroundings(self, pid: int) -> dict[str, Any]:
+        target = self._targets.get(pid)
+        return target.go_surroundings() if target else {}
 
     def _alive_tid(self, pid: int) -> int:
         target = self._targets.get(pid)

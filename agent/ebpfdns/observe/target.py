@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns.errors import HostCannotTraceError, NoSuchTargetError
-from ebpfdns.observe import cgroups, libraries, processes, thread_pools
+from ebpfdns.observe import cgroups, go_surroundings, libraries, processes, thread_pools
 from ebpfdns.publish.lines import printable_text, rfc3339
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Target:
         except OSError as error:
             raise NoSuchTargetError(f"there is no process {pid}", remedy="ps -e") from error
         self.libraries: list[libraries.Library] = []
+        self.go: go_surroundings.Built | None = None  # when Go built its program
         self._wire_loss: str | None = "DNS packets: not looked for yet"
         self._failures: list[str] = []
         self._refused: str | None = None
@@ -153,6 +154,14 @@ class Target:
             "wire": self._wire_loss is None,
             "missing": [printable_text(text) for text in dict.fromkeys(missing)],
         }
+
+    def go_surroundings(self) -> dict[str, Any]:
+        """What decides which of Go's two resolvers it takes; nothing when Go did not build it."""
+        if self.go is None:
+            return {}
+        return go_surroundings.go_surroundings(
+            self.process.alive_tid, self.go, started_wall_ns=self.process.start_wall_ns
+        )
 
     def identity(self) -> dict[str, Any]:
         """`process` of the event lines."""

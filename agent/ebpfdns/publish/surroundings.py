@@ -31,6 +31,7 @@ class Surroundings:
         self._renamed: set[int] = set()  # they run another program now, which has not been looked at
         self._children: dict[int, dict[str, Any]] = {}  # not traced, and yet told of
         self._resolv_confs: dict[int, dict[str, Any]] = {}
+        self._go: dict[int, dict[str, Any]] = {}
         self._answers: dict[str, dict[str, Any]] = {}
 
     def __len__(self) -> int:
@@ -41,6 +42,7 @@ class Surroundings:
         is_known = target.pid in self._targets
         self._targets[target.pid] = target
         self._renamed.discard(target.pid)
+        self._go[target.pid] = target.go
         return is_known
 
     def execed(self, pid: int) -> None:
@@ -50,11 +52,13 @@ class Surroundings:
             self._targets[pid] = replace(target, is_foretold=False)
         elif target is not None:
             self._renamed.add(pid)
+            self._go.pop(pid, None)
 
     def remove(self, pid: int) -> Attached | None:
         """Forget a process; what was known of it."""
         self._resolv_confs.pop(pid, None)
         self._renamed.discard(pid)
+        self._go.pop(pid, None)
         return self._targets.pop(pid, None)
 
     def know_child(self, pid: int, process: dict[str, Any]) -> None:
@@ -84,6 +88,14 @@ class Surroundings:
         self._resolv_confs |= {int(pid): conf for pid, conf in confs.items()}
         if answers:
             self._answers = dict(answers)
+
+    def decides_go(self, found: Mapping[str, dict[str, Any]]) -> None:
+        """What decides now which of Go's resolvers some processes take."""
+        self._go |= {int(pid): facts for pid, facts in found.items() if int(pid) in self._targets}
+
+    def go(self, pid: int) -> dict[str, Any]:
+        """The same of one process; nothing when Go did not build it."""
+        return self._go.get(pid, {})
 
     def answers(self, host_pid: int) -> dict[str, dict[str, Any]]:
         """By address, as last read: when a server answered this process with and without EDNS."""

@@ -6,7 +6,14 @@ Must not know: lookups (beyond a link to one), causes, how anything is counted.
 
 from __future__ import annotations
 
-from ebpfdns.publish.schema.participants import PURPOSES, lookup_link, server, timestamp, transport
+from ebpfdns.publish.schema.participants import (
+    GO_RESOLVERS,
+    PURPOSES,
+    lookup_link,
+    server,
+    timestamp,
+    transport,
+)
 from ebpfdns.publish.schema.terms import (
     Schema,
     choice,
@@ -25,7 +32,6 @@ TARGET_STATUS = {
     "exited": "the process has ended.",
     "detached": "tracing has ended, the process goes on.",
 }
-GO_RESOLVERS = {"go": "Go's own resolver.", "cgo": "the C library's, called by Go."}
 LOOP_KINDS = {
     "epoll": "it waits in epoll_wait or its kin.",
     "poll": "it waits in poll or ppoll.",
@@ -51,10 +57,21 @@ def target() -> Schema:
         {
             "libc": or_null(text("The C library and its version.", examples=["glibc 2.36", "musl 1.2.3"])),
             "go": or_null(text("The Go release it was built with.", examples=["go1.27.3"])),
-            "go_resolver": or_null(choice("Which resolver a Go program uses.", GO_RESOLVERS)),
+            "go_resolver": or_null(
+                choice(
+                    "Which resolver a Go program takes for an ordinary name; null: not Go, or not known.",
+                    GO_RESOLVERS,
+                )
+            ),
             "wire": flag("Whether DNS questions and answers themselves are seen."),
             "missing": items(
                 "What cannot be seen, and why; empty when nothing is missing.", text("A sentence.")
+            ),
+        },
+        {
+            "go_resolver_why": items(
+                "What decides `go_resolver`: build, environment, files; only of Go programs.",
+                text("A sentence."),
             ),
         },
     )

@@ -5,6 +5,7 @@ Owns: every field of that object. Must not know: the event lines, whose schema i
 
 from __future__ import annotations
 
+from ebpfdns.publish.schema.participants import GO_RESOLVERS
 from ebpfdns.publish.schema.terms import (
     Schema,
     choice,
@@ -75,11 +76,22 @@ def _resolver() -> Schema:
         ),
         "go": _yes_or_no("Whether Go built the program."),
         "static": _yes_or_no("Whether it is linked statically."),
+        "go_resolver": or_null(_go_resolver()),
         "libc": or_null(text("With its version, where it tells one.")),
         "why": text("One sentence."),
         "steps": items("In the order in which they are asked.", step),
     }
     return record("Which way a lookup takes.", fields)
+
+
+def _go_resolver() -> Schema:
+    fields = {
+        "version": or_null(text("The Go release it was built with.", examples=["go1.27.3"])),
+        "choice": or_null(choice("The one for an ordinary name; null: not known.", GO_RESOLVERS)),
+        "sources": or_null(text("In Go's words, where its own resolver is taken: files,dns or dns,files …")),
+        "why": items("What decides: build, environment, files.", text("One sentence.")),
+    }
+    return record("Which of its two resolvers a Go program takes; null: Go did not build it.", fields)
 
 
 def _resolv_conf() -> Schema:

@@ -7,6 +7,7 @@ Must not know: connects, causes, the agent.
 from __future__ import annotations
 
 from ebpfdns.publish.schema.participants import (
+    GO_RESOLVERS,
     STATUS_ENDED,
     STATUS_IN_FLIGHT,
     age_known,
@@ -145,6 +146,13 @@ def _sometimes() -> dict[str, Schema]:
         "goroutine": record(
             "The goroutine, where the caller is Go.",
             {"id": or_null(count("Its id, as in a Go stack trace."))},
+        ),
+        "go_resolver": record(
+            "Which of its two resolvers Go takes for this name; only where the caller is Go.",
+            {
+                "choice": or_null(choice("The one; null when what decides was not seen.", GO_RESOLVERS)),
+                "why": items("What decided: build, environment, files, the name.", text("A sentence.")),
+            },
         ),
     }
 

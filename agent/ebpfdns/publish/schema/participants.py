@@ -22,6 +22,7 @@ STATUS_ENDED = {
     "failed": "it ended with an error.",
     "abandoned": "the thread or process went away.",
 }
+GO_RESOLVERS = {"go": "Go's own resolver.", "cgo": "the C library's, called by Go."}
 PURPOSES = {
     "dns": "name resolution, port 53.",
     "dot": "DNS over TLS, port 853.",
