@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ebpfdns.observe import elf_symbols
+from ebpfdns.observe.go_build_info import MAGIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ebpfdns.observe.elf_symbols import ElfFile
 
+AMD64 = elf_symbols.MACHINES["x86_64"]
 BASE = 0x400000
 TEXT, TABLE, DATA = 0x1000, 0x3000, 0x5000  # file offsets; addresses are BASE higher
 PAGE = 0x1000
@@ -84,7 +86,7 @@ def program(
     magic: int = 0xFFFFFFF1,
     tells_text: bool = False,
     has_module: bool = True,
-    build_info: bytes = b"",
+    info: bytes = b"",
 ) -> bytes:
     """An ELF file without section headers, as a program that removed them."""
     text = BASE + TEXT
@@ -92,18 +94,17 @@ def program(
     module = struct.pack("<2Q", BASE + TABLE, BASE + TABLE + 72) + bytes(144)
     module += struct.pack("<3Q", text, text + len(code), text)
     data = bytearray(PAGE)
-    data[BUILD_INFO_AT : BUILD_INFO_AT + len(build_info)] = build_info
+    data[BUILD_INFO_AT : BUILD_INFO_AT + len(info)] = info
     if has_module:
         data[MODULE_AT : MODULE_AT + len(module)] = module
     assert len(code) <= TABLE - TEXT
     assert len(table) <= DATA - TABLE
-    machine = elf_symbols.MACHINES.get(os.uname().machine, 62)
     parts = [(5, TEXT, len(code)), (4, TABLE, len(table)), (6, DATA, len(data))]
     header = struct.pack(
         "<16sHHIQQQIHHHHHH",
         b"\x7fELF\x02\x01\x01",
         2,
-        machine,
+        AMD64,
         1,
         text,
         64,
@@ -124,13 +125,20 @@ def program(
     return bytes(file)
 
 
+def build_info(version: str, module: str = "") -> bytes:
+    """As Go 1.18 and newer write it."""
+    text = bytes(16) + module.encode() + bytes(16) if module else b""
+    raw = version.encode()
+    return MAGIC + b"\x08\x02" + bytes(16) + varint(len(raw)) + raw + varint(len(text)) + text
+
+
 @contextmanager
 def opened(contents: bytes) -> Iterator[ElfFile]:
     """The file, open."""
     fd = os.memfd_create("go")
     try:
         os.write(fd, contents)
-        elf = elf_symbols.parse(fd)
+        elf = elf_symbols.parse(fd, of_any_machine=True)
         assert elf is not None
         yield elf
     finally:

@@ -196,7 +196,7 @@ def _addresses(elf: ElfFile, section: Section, wanted: frozenset[str]) -> dict[s
     if section.link >= len(elf.sections):
         return {}
     strings = elf.sections[section.link]
-    names = _name_offsets(elf.read(strings.offset, strings.bytes), wanted)
+    names = name_offsets(elf.read(strings.offset, strings.bytes), wanted)
     if not names:
         return {}
     versions = _versions(elf) if section.type == SHT_DYNSYM else b""
@@ -216,7 +216,7 @@ def _functions(table: bytes, names: dict[int, str]) -> Iterator[tuple[int, str, 
             yield index, names[name_offset], address
 
 
-def _name_offsets(strings: bytes, wanted: frozenset[str]) -> dict[int, str]:
+def name_offsets(strings: bytes, wanted: frozenset[str]) -> dict[int, str]:
     """Every offset where a wanted name can be read; linkers let a name be the tail of a longer one."""
     found: dict[int, str] = {}
     for name in wanted:

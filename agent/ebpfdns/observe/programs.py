@@ -1,6 +1,6 @@
 """Compiled programs: what they are made of, and a cache of them, so that one text is compiled once.
 
-Owns: the cache and its safety, and putting map descriptors into instructions.
+Owns: the cache, and putting map descriptors into instructions.
 Must not know: BCC beyond asking for a compilation, what the programs do, or how they are attached.
 
 The cache holds instructions with map references by name, so it does not depend on the state of a machine. It
@@ -10,21 +10,18 @@ BCC brings a whole compiler into memory. It runs in a process of its own (`compi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import pickle
 import platform
-import stat
 import struct
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from ebpfdns.errors import HostCannotTraceError
-from ebpfdns.observe import sources
+from ebpfdns.observe import kept_files, sources
 
 CACHE = Path("/var/cache/ebpfdns")
 FORMAT = 3
@@ -61,7 +58,7 @@ def compiled(variant: sources.Variant) -> Compiled:
     found = _read(path)
     if found is None:
         found = compile_apart(text)
-        _write(path, found)
+        kept_files.write(path, pickle.dumps(found))
     return found
 
 
@@ -114,25 +111,9 @@ def _digest(text: str) -> str:
 
 def _read(path: Path) -> Compiled | None:
     """A cached result that only we can have written."""
+    raw = kept_files.read(path)
     try:
-        for place in (path.parent, path):
-            status = place.stat()
-            if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                return None
-        found = pickle.loads(path.read_bytes())  # noqa: S301 - our own file, see above
-    except Exception:  # noqa: BLE001 - absent, unreadable, cut off, of another version: compile instead
+        found = None if raw is None else pickle.loads(raw)  # noqa: S301 - our own file
+    except Exception:  # noqa: BLE001 - cut off, of another version: compile instead
         return None
     return found if isinstance(found, Compiled) else None
-
-
-def _write(path: Path, result: Compiled) -> None:
-    """Keep a result for the next start; where that is not possible (a read-only root) only time is lost."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o755, exist_ok=True)
-        fd, draft = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(pickle.dumps(result))
-            Path(draft).replace(path)
-        except OSError:  # the disk is full
-            Path(draft).unlink()
