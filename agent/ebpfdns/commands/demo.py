@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ebpfdns.commands import demo_go_test
 from ebpfdns.commands.durations import Duration
 from ebpfdns.errors import EbpfdnsError, HostCannotTraceError, UsageError
 from ebpfdns.lab import story
@@ -40,6 +41,7 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_asked: 
     width = max(map(len, FAULTS))
     for fault in FAULTS.values():
         click.echo(f"{fault.name:<{width}}  {fault.sentence}")
+    click.echo(f"{demo_go_test.NAME:<{width}}  {demo_go_test.SENTENCE}")
     context.exit()
 
 
@@ -48,7 +50,7 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_asked: 
     short_help="A stuck lookup you can watch, made on purpose.",
     epilog="Watch `sudo ebpfdns demo`, then `sudo ebpfdns demo first_ns_dead`; `ebpfdns demo --list`: all.",
 )
-@click.argument("fault", type=click.Choice(list(FAULTS)), default="silent", metavar="[FAULT]")
+@click.argument("fault", type=click.Choice([*FAULTS, demo_go_test.NAME]), default="silent", metavar="[FAULT]")
 @click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_faults, help="Name the faults."
 )
@@ -87,7 +89,10 @@ def command(fault: str, stuck_after: int, style: str) -> int:
         signal.signal(signal_number, signal.default_int_handler)  # as Ctrl-C: everything is taken down
     say = _say if style == "pretty" else _say_nothing
     try:
-        return _play(FAULTS[fault], f"{stuck_after / NS_PER_S:g}s", say)
+        threshold = f"{stuck_after / NS_PER_S:g}s"
+        if fault == demo_go_test.NAME:
+            return demo_go_test.play(threshold, say)
+        return _play(FAULTS[fault], threshold, say)
     except AgentEndedError as ended:
         return ended.code or 1
     except BrokenPipeError:  # `ebpfdns demo | head -5`: a quiet, normal end; click would make it code 1
