@@ -88,7 +88,7 @@ def test_what_was_stuck_is_told_with_cause_and_remedy() -> None:
 
 
 def test_lookups_of_one_name_and_cause_are_one_reason() -> None:
-    """Three of one kind are told once, with their number; another cause is another reason; cases are three."""
+    """Three of one kind are told once, with their number; another cause is another reason."""
     closing = Closing()
     closing.take([stuck("a.test", f"7-{number}") for number in range(3)])
     closing.take([stuck("a.test", "7-9", cause="late_reply")])
