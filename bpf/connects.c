@@ -70,6 +70,7 @@ INLINE struct connect *new_connect(u64 key, struct ids *ids) {
   record->tid = ids->tid;
   record->host_pid = ids->host >> 32;
   record->host_tid = (u32)ids->host;
+  if (ids->is_supporting) record->flags |= CONNECT_SUPPORTING;
   bpf_get_current_comm(record->comm, COMM_BYTES);
   return record;
 }
@@ -86,6 +87,7 @@ INLINE void connection_is_up(struct connect *record, u64 socket) {
 }
 
 INLINE bool is_uncounted(struct connect *record) {
+  if (record->flags & CONNECT_SUPPORTING) return true;
   return record->flags & CONNECT_IN_LOOKUP && record->transport != IPPROTO_TCP;
 }
 
@@ -125,7 +127,7 @@ struct connect_arguments {
 
 int connect_begins(struct connect_arguments *ctx) {
   struct ids ids;
-  if (!current_target(&ids)) return 0;
+  if (!current_party(&ids)) return 0;
   u64 key = THREAD_KEY(ids.host);
   struct connect *record = new_connect(key, &ids);
   if (!record) return 0;
@@ -139,7 +141,7 @@ int connect_begins(struct connect_arguments *ctx) {
   /* Whether the lookup that was open when tracing began still is, only a connect to a DNS server tells. */
   if (call && (!call->is_earlier || (record->family != AF_UNIX && IS_DNS_PORT(record->port)))) {
     record->flags |= CONNECT_IN_LOOKUP;
-  } else {
+  } else if (!ids.is_supporting) {
     count(CONNECTS_STARTED, 1);
     if (record->family != AF_UNIX) find_lookup_that_gave(record);
   }
@@ -238,6 +240,7 @@ INLINE void note_socket(u64 socket, struct ids *ids, u8 family, u8 transport, u1
     return;
   }
   struct dns_socket fresh = {.socket = socket, .call_key = ids->host, .pid = ids->pid, .tid = ids->tid, .family = family};
+  fresh.is_supporting = ids->is_supporting;
   fresh.transport = transport;
   fresh.server_port = port;
   __builtin_memcpy(fresh.server, address, 16);
@@ -264,7 +267,7 @@ INLINE void follow_truncated(u64 socket_key, u64 call_key) {
 
 INLINE void tcp_begins(struct tcp_state_change *ctx) {
   struct ids ids;
-  if (!current_target(&ids)) return;
+  if (!current_party(&ids)) return;
   u64 socket = ctx->socket;
   u64 thread_key = THREAD_KEY(ids.host);
   struct connect *link = connects.lookup(&thread_key), *record;
@@ -293,8 +296,10 @@ INLINE void tcp_begins(struct tcp_state_change *ctx) {
     record->port = ctx->port;
     record->transport = IPPROTO_TCP;
     __builtin_memcpy(record->address, address, 16);
-    count(CONNECTS_STARTED, 1);
-    find_lookup_that_gave(record);
+    if (!ids.is_supporting) {
+      count(CONNECTS_STARTED, 1);
+      find_lookup_that_gave(record);
+    }
   }
   record->tcp_state = TCP_SYN_SENT;
   u8 token = 1;

@@ -64,6 +64,7 @@ enum status {
 #define LOOKUP_MAY_BE_MISSED 64 /* a map was full: queries of this lookup may be missing */
 #define LOOKUP_ANSWER_UNREAD 128 /* wire: all answers came while its thread was away from its event loop */
 #define LOOKUP_GOES_BY_TCP 512 /* wire: an answer was truncated, and its thread connects to the server */
+#define LOOKUP_SUPPORTING 1048576 /* of a daemon that is followed, not a target: neither counted nor told of itself */
 #define LOOKUP_BEFORE_ATTACH 256 /* it began before tracing did: since start_ns it is known */
 
 /* struct query.flags */
@@ -168,6 +169,7 @@ struct call {
 #define CONNECT_HAS_LOOKUP 4   /* the lookup_… fields are set */
 #define CONNECT_PATH_IS_ABSTRACT 8
 #define CONNECT_BEFORE_ATTACH 64 /* found by the agent under way: start_ns is when */
+#define CONNECT_SUPPORTING 1048576 /* as LOOKUP_SUPPORTING */
 #define CONNECT_REFUSED_HERE 128 /* this host's own firewall drops its packets: nobody tells the program */
 #define CONNECT_IS_LINK 16 /* only leads from the thread to the socket's own record, see `key` */
 #define CONNECT_IS_TLS 32  /* the connection is up: start_ns is when its ClientHello left, which waits for an answer */
@@ -275,7 +277,7 @@ struct dns_socket {
   __u8 has_sent_seq;
   __u8 has_received_seq;
   __u8 has_part;   /* TCP: the beginning of a reply has arrived, its end has not; this stands in its header: */
-  __u8 pad_1;
+  __u8 is_supporting; /* its process is followed, and no target */
   __u16 part_id;
   __u16 part_bits;
   __u16 part_answers;

@@ -23,7 +23,7 @@ INLINE u32 segment_data(struct __sk_buff *skb) {
 
 INLINE void end_handshake(struct connect *record, u64 key, u8 status, int error) {
   u64 now = bpf_ktime_get_ns();
-  count(HANDSHAKES_ENDED, 1);
+  if (!(record->flags & CONNECT_SUPPORTING)) count(HANDSHAKES_ENDED, 1);
   record->end_ns = now;
   record->status = status;
   record->error = error;
@@ -50,7 +50,7 @@ INLINE void first_bytes_leave(struct __sk_buff *skb) {
   record->status = STATUS_IN_FLIGHT;
   record->retransmits = 0;
   record->flags |= CONNECT_IS_TLS;
-  count(HANDSHAKES_STARTED, 1);
+  if (!(record->flags & CONNECT_SUPPORTING)) count(HANDSHAKES_STARTED, 1);
 }
 
 INLINE void first_bytes_arrive(struct __sk_buff *skb) {

@@ -43,7 +43,7 @@ INLINE void add_question(struct lookup *record, struct packet *packet, struct qu
     if (query->socket != packet->socket || !is_same_server(query, packet)) continue;
     if (query->flags & QUERY_NO_MESSAGE) { /* the send that was only tried so far has worked */
       fill_query(query, packet, question, now);
-      count(QUERIES_SENT, 1);
+      count_for(record, QUERIES_SENT, 1);
       return;
     }
     if (query->id == question->id && query->type == question->type) {
@@ -60,7 +60,7 @@ INLINE void add_question(struct lookup *record, struct packet *packet, struct qu
     if (is_known) return;
     record->more_queries++;
   }
-  count(QUERIES_SENT, 1);
+  count_for(record, QUERIES_SENT, 1);
 }
 
 /* Where a question waits by its id and port. */
@@ -120,7 +120,8 @@ INLINE struct lookup *new_wire_lookup(struct dns_socket *socket, struct question
   record->name_bytes = question->is_cut ? QUERY_NAME_BYTES : question->name_bytes;
   if (question->is_cut) record->flags |= LOOKUP_NAME_CUT;
   __builtin_memcpy(record->name, question->name, QUERY_NAME_BYTES);
-  count(LOOKUPS_STARTED, 1);
+  if (socket->is_supporting) record->flags |= LOOKUP_SUPPORTING;
+  count_for(record, LOOKUPS_STARTED, 1);
   remember_open_key(socket, key);
   return record;
 }
@@ -144,14 +145,17 @@ INLINE void end_wire_lookup(struct lookup *record, u64 key, u32 flags) {
   record->status = STATUS_FAILED - has_good_answer(record, is_any(flags & LOOKUP_SOCKET_CLOSED)); /* or STATUS_OK */
   record->end_ns = now;
   record->flags |= flags;
-  count_end(record->status);
   u64 took_ns = now - record->start_ns;
-  observe(LATENCY_LOOKUP, took_ns);
+  if (!(record->flags & LOOKUP_SUPPORTING)) {
+    count_end(record->status);
+    observe(LATENCY_LOOKUP, took_ns);
+  }
   settle_questions(record);
   KEEP_IN_MEMORY();
   forget_open_key(record->queries[0].socket, key);
   KEEP_IN_MEMORY();
-  tell_and_forget(record, key, is_worth_telling(record->status, took_ns));
+  bool is_told = record->flags & LOOKUP_SUPPORTING ? took_ns >= slow_after_ns() : is_worth_telling(record->status, took_ns);
+  tell_and_forget(record, key, is_told);
 }
 
 /* SERVFAIL, NOTIMP, REFUSED: a resolver asks again. */
@@ -355,7 +359,7 @@ INLINE void is_answered(struct lookup *record, struct query *query, struct reply
   query->answers = reply->answers;
   query->reply_bytes = reply->bytes;
   if (query->transport == IPPROTO_UDP) note_answer(record->host_pid, query, now);
-  if (is_again) return;
+  if (is_again || record->flags & LOOKUP_SUPPORTING) return;
   count(QUERIES_ANSWERED, 1);
   observe(LATENCY_QUERY, now - query->sent_ns);
 }
@@ -389,7 +393,7 @@ INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, st
   if (record->is_expected != FITS) {
     if (!record->is_expected && record->more_queries > record->more_answered) {
       record->more_answered++;
-      count(QUERIES_ANSWERED, 1);
+      count_for(record, QUERIES_ANSWERED, 1);
       asked.delete(&asked_as);
     } else {
       note_stray(record, record->is_expected, packet->family, packet->peer);

@@ -8,6 +8,11 @@
 #define AF_INET 2
 #define DNS_HEADER_BYTES 12
 
+/* What a followed daemon does is not counted: the numbers are those of the targets. */
+INLINE void count_for(struct lookup *record, int which, u64 by) {
+  if (!(record->flags & LOOKUP_SUPPORTING)) count(which, by);
+}
+
 INLINE u64 user_word(u64 at) {
   u64 word = 0;
   if (at) read_user(&word, sizeof(word), (void *)at);
@@ -198,7 +203,7 @@ INLINE void settle_questions(struct lookup *record) {
     struct question_key question = {.socket = query->socket & -has_message, .id = query->id}; /* 0: there is none */
     asked.delete(&question);
   }
-  if (unanswered) count(QUERIES_UNANSWERED, unanswered);
+  if (unanswered) count_for(record, QUERIES_UNANSWERED, unanswered);
 }
 
 /* An ended lookup leaves the map for the ring. When many end at once the ring may be full: then it stays until the

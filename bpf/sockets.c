@@ -6,7 +6,7 @@
 INLINE void try_server(struct bpf_sock_addr *ctx, u8 family, u8 *address, bool is_send) {
   u16 port = swapped(ctx->user_port);
   struct ids ids;
-  if (!current_target(&ids)) return;
+  if (!current_party(&ids)) return;
   u64 thread_key = THREAD_KEY(ids.host);
   struct connect *link = is_send ? NULL : connects.lookup(&thread_key);
   if (link) link->transport = ctx->protocol;

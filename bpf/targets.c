@@ -9,6 +9,7 @@ struct ids {
   u64 host; /* host pid << 32 | host tid */
   u32 pid;
   u32 tid;
+  u32 is_supporting; /* only set by current_party */
 };
 
 INLINE bool current_ids(struct ids *ids) {
@@ -32,6 +33,22 @@ INLINE bool may_be_target(u32 pid) {
   return slots && ((u8 *)slots)[pid & 7];
 }
 
-INLINE bool is_target(u32 pid) { return may_be_target(pid) && targets.lookup(&pid) != NULL; }
+/* In `targets`: a daemon that targets ask. What it asks itself is seen; its calls and waits are not. */
+#define TARGET_IS_SUPPORTING (1ULL << 63)
+
+INLINE bool is_target(u32 pid) {
+  if (!may_be_target(pid)) return false;
+  u64 *since = targets.lookup(&pid);
+  return since && !(*since & TARGET_IS_SUPPORTING);
+}
 
 INLINE bool current_target(struct ids *ids) { return current_ids(ids) && is_target(ids->pid); }
+
+/* A target, or a daemon that is followed. */
+INLINE bool current_party(struct ids *ids) {
+  if (!current_ids(ids) || !may_be_target(ids->pid)) return false;
+  u64 *since = targets.lookup(&ids->pid);
+  if (!since) return false;
+  ids->is_supporting = *since >> 63;
+  return true;
+}

@@ -139,7 +139,7 @@ int packet_leaves(struct __sk_buff *skb) {
   /* UDP is sent by the thread that asks, in its own context; TCP also by timers, in anybody's. */
   if (packet.transport == IPPROTO_UDP) {
     struct ids ids;
-    if (current_target(&ids)) {
+    if (current_party(&ids)) {
       if (!socket || socket->call_key != ids.host)
         note_socket(key, &ids, packet.family, IPPROTO_UDP, packet.port, packet.peer);
       socket = sockets.lookup(&key);

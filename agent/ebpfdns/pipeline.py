@@ -12,8 +12,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ebpfdns.correlate import children, earlier, items
+from ebpfdns.correlate import chains, children, earlier, items
 from ebpfdns.correlate.absences import Absences
+from ebpfdns.correlate.behind import Behind
 from ebpfdns.correlate.last_words import LastWords, Told
 from ebpfdns.correlate.losses import REMEDIES, LossBook
 from ebpfdns.correlate.redaction import Thing, redacted
@@ -22,7 +23,7 @@ from ebpfdns.diagnose import conclusion
 from ebpfdns.explain import go_choice
 from ebpfdns.model import decode
 from ebpfdns.model.facts import Connect, Lookup, Other, ProcessEvent, Sibling, Situation, Wait
-from ebpfdns.publish import event_loops, events, sentences, totals
+from ebpfdns.publish import event_loops, events, hop_events, sentences, totals
 from ebpfdns.publish.lines import rfc3339
 from ebpfdns.publish.surroundings import Surroundings
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ebpfdns.diagnose.cause import Cause
+    from ebpfdns.model.facts import Hop
     from ebpfdns.publish.events import Event
 
 Raw = TypeVar("Raw")
@@ -51,6 +53,7 @@ class Pipeline:
         self._loss_told_wall_ns: dict[str, int] = {}
         self._around = Surroundings()
         self._last = LastWords()
+        self._behind = Behind()
         self._absences = Absences(STUCK_AFTER_NS)
         self.execed: list[int] = []  # pids whose program changed: the owner of the loop takes them
         self.forked: list[int] = []
@@ -88,6 +91,10 @@ class Pipeline:
         return []
 
     def _on_attached(self, item: items.Attached) -> list[Event]:
+        if item.role == "supporting":
+            self._around.know_daemon(item)
+            message = sentences.followed(item.process["executable"]["name"], item.pid)
+            return [self._around.line_of_target(item, item, "attached", message)]
         if item.go:
             item = replace(item, coverage=item.coverage | go_choice.coverage(item.go))
         is_known = self._around.add(item)
@@ -95,6 +102,11 @@ class Pipeline:
         return [self._around.line_of_target(item, item, "attached", message)]
 
     def _on_gone(self, item: items.Gone) -> list[Event]:
+        daemon = self._around.forget_daemon(item.pid)
+        if daemon is not None:
+            self._behind.forget(item.pid)
+            message = sentences.gone(daemon.process["executable"]["name"], item.pid, item.status)
+            return [self._around.line_of_target(item, daemon, item.status, message)]
         target = self._around.remove(item.pid)
         self._absences.forget(item.pid)
         if target is None:
@@ -109,6 +121,8 @@ class Pipeline:
                 (self.execed if fact.change == "execed" else self.forked).append(fact.pid)
                 if fact.change == "execed":
                     self._around.execed(fact.pid)
+            elif fact.is_supporting:
+                self._behind.has_ended(self._redacted(fact))
             else:
                 thing = self._completed(item, fact) if isinstance(fact, Lookup) else fact
                 lines += self._ends(item, self._redacted(thing))
@@ -258,13 +272,15 @@ class Pipeline:
         thread = item.threads.get(str(thing.tid))
         waits = [raw for tid, raw in item.waits.items() if tid == str(thing.tid)]
         wait = next(self._facts(item, decode.wait, waits, lines), None)
-        cause = conclusion.while_open(self._situation(item, thing, item, wait))
-        self._last.keep(name, Told(tracked.id, thing, cause))
+        situation = self._situation(item, thing, item, wait)
+        cause = conclusion.while_open(situation)
+        self._last.keep(name, Told(tracked.id, thing, cause, situation.chain))
         about: dict[str, Any] = {"now_ns": item.now_ns, "update": tracked.updates}
         if isinstance(thing, Lookup):
             about |= {"wait": wait, "waiting_on": events.waiting_on(thread, wait, item.now_ns)}
         message = sentences.in_flight(thing, item.now_ns, cause)
-        return [*lines, self._line(item, "_stuck", thing, tracked, message, cause, about)]
+        line = self._line(item, "_stuck", thing, tracked, message, cause, about, situation.chain)
+        return [*lines, line]
 
     def _ends(self, item: items.Item, thing: Lookup | Connect) -> list[Event]:
         """The last line of something, unless it was written before."""
@@ -274,9 +290,11 @@ class Pipeline:
         if tracked is None or not is_news:
             return []
         told = self._last.take(name)
-        cause = conclusion.at_the_end(self._situation(item, thing), told.cause if told else None)
+        chain = told.chain if told else ()
+        situation = replace(self._situation(item, thing), chain=chain)
+        cause = conclusion.at_the_end(situation, told.cause if told else None)
         message = sentences.ended(thing, item.now_ns, cause)
-        return [self._line(item, "", thing, tracked, message, cause, {"now_ns": item.now_ns})]
+        return [self._line(item, "", thing, tracked, message, cause, {"now_ns": item.now_ns}, chain)]
 
     def _end_is_lost(self, item: items.Scan, name: Name) -> list[Event]:
         """Every stuck line is followed by one last line, also when the kernel's word of the end was lost."""
@@ -288,7 +306,8 @@ class Pipeline:
         if tracked is None:
             return []
         about = {"now_ns": item.now_ns, "lost_end": True}
-        return [self._line(item, "", thing, tracked, sentences.end_lost(thing), told.cause, about)]
+        words = sentences.end_lost(thing)
+        return [self._line(item, "", thing, tracked, words, told.cause, about, told.chain)]
 
     def _line(  # noqa: PLR0917 - what a line is made of
         self,
@@ -299,6 +318,7 @@ class Pipeline:
         message: str,
         cause: Cause | None,
         about: dict[str, Any],
+        chain: tuple[Hop, ...] = (),
     ) -> Event:
         said = {} if cause is None else {"cause": events.cause_event(cause)}
         if isinstance(thing, Connect):
@@ -315,7 +335,8 @@ class Pipeline:
             **about,
         )
         found["lookup"] |= go_choice.of_lookup(self._around.go(thing.pid), thing)
-        return found | said | {"chain": []}
+        hops = hop_events.chain_event(chain, thing, self._around.process_of, item.now_ns, is_over=not suffix)
+        return found | said | {"chain": hops}
 
     def _lookup_id(self, connect: Connect) -> str | None:
         """The id of the lookup that gave this address."""
@@ -347,12 +368,21 @@ class Pipeline:
             others=self._others(thing),
             siblings=_siblings(scan, thing) if scan else (),
             wait=wait,
+            chain=self._chain(thing, scan) if scan else (),
             queues=scan.queues.get(pid, {}) if scan else {},
             resolver="unknown" if is_unknown else self._around.resolver(thing.pid),
             wire=bool(coverage.get("wire", True)),
             lost=self._losses.hiding_since(thing.start_ns),
             missing=tuple(coverage.get("missing", ())),
         )
+
+    def _chain(self, thing: Lookup | Connect, scan: items.Scan) -> tuple[Hop, ...]:
+        """Who is behind the one that is asked, as far as that was looked at."""
+        if not isinstance(thing, Lookup) or not scan.daemons:
+            return ()
+        process, thread = scan.processes.get(str(thing.pid)), scan.threads.get(str(thing.tid))
+        around = chains.Around(scan.now_ns, scan.daemons, process, thread, self._behind.past, self._redacted)
+        return chains.chain_of(thing, around)
 
     def _others(self, thing: Lookup | Connect) -> tuple[Other, ...]:
         """The other lookups of its process that were told of and are open: the first ones of a storm."""

@@ -5,18 +5,33 @@ Owns: fetching and unpacking, once. Must not know: what is done with the files.
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from ebpfdns.lab.fault import Fault
+
 #: name sources for systemd-resolved and Avahi
 MODULES = ("libnss-resolve", "libnss-mdns")
+#: resolvers, each with what a bare system lacks of it
+DAEMONS = {
+    "systemd-resolved": ("systemd-resolved", "libsystemd-shared"),
+    "dnsmasq": ("dnsmasq-base", "libnetfilter-conntrack3", "libnfnetlink0", "libnftables1", "libjansson4"),
+    "unbound": ("unbound", "libevent-2.1-7", "libprotobuf-c1", "libnghttp2-14"),
+}
 CACHE = Path(__file__).resolve().parents[2] / "build/packages"
 LIBRARIES = tuple(
-    f"{top}lib/{machine}-linux-gnu" for machine in ("x86_64", "aarch64") for top in ("usr/", "")
+    f"{top}lib/{machine}-linux-gnu{below}"
+    for machine in ("x86_64", "aarch64")
+    for top in ("usr/", "")
+    for below in ("", "/systemd")
 )
 
 
@@ -51,6 +66,30 @@ def modules() -> str:
         return library_path(unpacked(*MODULES))
     except pytest.skip.Exception:
         return ""
+
+
+@functools.cache
+def daemons() -> dict[str, str]:
+    """PATH and LD_LIBRARY_PATH with the real resolvers, and the modules; without those that cannot be had."""
+    paths, libraries = [], [modules()]
+    for names in DAEMONS.values():
+        try:
+            tree = unpacked(*names)
+        except pytest.skip.Exception:
+            continue
+        paths += [str(tree / folder) for folder in ("usr/sbin", "lib/systemd", "usr/lib/systemd")]
+        libraries.append(library_path(tree))
+    return {
+        "PATH": ":".join([os.environ.get("PATH", ""), *paths]),
+        "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
+    }
+
+
+def has_daemon(fault: Fault) -> bool:
+    """Whether the resolver that this fault runs can be had."""
+    path = daemons()["PATH"]
+    wanted = [name for name in DAEMONS if fault.name.startswith(name.removeprefix("systemd-"))]
+    return all(shutil.which(name, path=path) for name in wanted or ["dnsmasq"])
 
 
 def library_path(tree: Path) -> str:

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from ebpfdns.commands import demo
 from ebpfdns.errors import EbpfdnsError
 from ebpfdns.lab import stage
+from ebpfdns.lab.behind_faults import BEHIND_FAULTS
 from ebpfdns.lab.faults import FAULTS
 from ebpfdns.lab.namespace import PACKAGE_PARENT
 
@@ -38,6 +39,7 @@ AT_ONCE = 3
 #: They need something that may not be there.
 LACKING = set() if packages.modules() else {"resolved_ipc_stall", "avahi_stall", "mdns_timeout"}
 LACKING |= set() if shutil.which("node") else {"threadpool_starved"}
+LACKING |= {fault.name for fault in BEHIND_FAULTS if not packages.has_daemon(fault)}
 CONNECTS = [name for name, fault in FAULTS.items() if fault.connect_port]
 LEFT_OUT = {*CONNECTS, *LACKING}
 STUCK = [name for name in FAULTS if stage.plan_for(FAULTS[name]).gets_stuck and name not in LEFT_OUT]
@@ -60,7 +62,7 @@ class Played:
 
 def start(mark: str, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE_PARENT), MARK: mark}
-    environment |= {"LD_LIBRARY_PATH": packages.modules()}
+    environment |= packages.daemons()
     argv = [sys.executable, "-m", "ebpfdns", "demo", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, env=environment)

@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "kernel")]
 
-from packages import modules  # noqa: E402 - found by the line above
+from packages import daemons  # noqa: E402 - found by the line above
 
 from ebpfdns.diagnose.catalogue import IDS  # noqa: E402
 from ebpfdns.diagnose.cause import CONFIDENCES  # noqa: E402
@@ -87,7 +87,7 @@ class Result:
 
 def play(name: str) -> Result:
     """Run the demo of one fault, and read every line."""
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_PARENT), "LD_LIBRARY_PATH": modules()}
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_PARENT), **daemons()}
     argv = [sys.executable, "-P", "-m", "ebpfdns", "demo", name, "--format", "json"]
     try:
         done = subprocess.run(

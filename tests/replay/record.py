@@ -25,10 +25,10 @@ sys.path[:0] = [str(HERE.parents[1] / "agent"), str(HERE.parent / "kernel")]
 
 from agent import Agent  # noqa: E402 - found by the line above, as all of these
 from node import STARVED  # noqa: E402
-from packages import modules  # noqa: E402
+from packages import daemons  # noqa: E402
 from program import Program  # noqa: E402
 
-from ebpfdns.lab import kernel_calls  # noqa: E402
+from ebpfdns.lab import kernel_calls, real_daemons  # noqa: E402
 from ebpfdns.lab.faults import FAULTS, late_reply  # noqa: E402
 from ebpfdns.lab.namespace import Sandbox, plain_environment  # noqa: E402
 
@@ -116,6 +116,10 @@ STORIES = {
     "nscd_stall": Story("nscd_stall", stops_at="lookup_stuck"),
     "resolved_ipc_stall": Story("resolved_ipc_stall", stops_at="lookup_stuck"),
     "resolved_stub_silent": Story("resolved_stub_silent"),
+    "resolved_dot_blocked": Story("resolved_dot_blocked", options="timeout:3 attempts:1"),
+    "resolved_dot_stalled": Story("resolved_dot_stalled", options="timeout:3 attempts:1"),
+    "resolved_upstream_silent": Story("resolved_upstream_silent"),
+    "forwarder_upstream_silent": Story("forwarder_upstream_silent"),
     "avahi_stall": Story("avahi_stall", name="printer.local", stops_at="lookup_stuck"),
     "mdns_timeout": Story("mdns_timeout", name="printer.local"),
 }
@@ -123,13 +127,27 @@ STORIES = {
 
 def main(names: list[str]) -> None:
     """Record these stories, or all."""
-    os.environ["LD_LIBRARY_PATH"] = modules()
-    kernel_calls.unshare(CLONE_NEWUTS)
+    os.environ |= daemons()
+    kernel_calls.unshare(CLONE_NEWUTS | kernel_calls.CLONE_NEWNS)
+    put_daemons()
     socket.sethostname(HOST)
     programs = runpy.run_path(str(WORKLOADS))["build"]()
     for name in names or STORIES:
         record(name, STORIES[name], programs)
         sys.stdout.write(f"{name}\n")
+
+
+def put_daemons() -> None:
+    """Real resolvers at the same path on every machine, in this process's own mounts."""
+    kernel_calls.mount("none", "/", flags=kernel_calls.MS_REC | kernel_calls.MS_PRIVATE)
+    found = [path for path in map(real_daemons.program, real_daemons.PACKAGES) if path is not None]
+    texts = {path: Path(path).read_bytes() for path in found}
+    kernel_calls.mount("tmpfs", "/mnt", "tmpfs", options="mode=0755")
+    for path, text in texts.items():
+        place = Path("/mnt") / Path(path).name
+        place.write_bytes(text)
+        place.chmod(0o755)
+    os.environ["PATH"] = f"/mnt:{os.environ['PATH']}"
 
 
 def record(name: str, story: Story, programs: dict[str, Path]) -> None:

@@ -64,6 +64,10 @@ CAUSES: dict[str, list[str | None]] = {
     "nscd_stall": ["nscd_stall"],
     "resolved_ipc_stall": ["resolved_ipc_stall"],
     "resolved_stub_silent": ["resolved_stub_silent"],
+    "resolved_dot_blocked": ["resolved_dot_blocked"],
+    "resolved_dot_stalled": ["resolved_dot_blocked"],
+    "resolved_upstream_silent": ["resolved_upstream_silent"],
+    "forwarder_upstream_silent": ["forwarder_upstream_silent"],
     "avahi_stall": ["avahi_stall"],
     "mdns_timeout": ["mdns_timeout"],
 }
@@ -157,7 +161,8 @@ def test_nothing_tells_where_it_was_recorded(story: str) -> None:
         assert told["host"] == {"name": "ci-7"}
         executable = told.get("process", {}).get("executable")
         programs = [{"name": name, "path": f"/opt/{name}"} for name in ("lookup", "eventloop", "wire")]
-        assert executable in (None, NODE, *programs)
+        daemons = [{"name": name, "path": f"/mnt/{name}"} for name in ("systemd-resolved", "dnsmasq")]
+        assert executable in (None, NODE, *programs, *daemons)
     assert str(HERE.parents[1]) not in recording(story).read_text()
 
 

@@ -173,3 +173,9 @@ def connecting(
         fields["end_ns"] = at(age)
     connect = Connect(key=9, start_ns=START_NS, pid=10, tid=11, host_pid=10, status=status, **fields)
     return Situation(**{"now_ns": at(age), "connect": connect, **of_situation})
+
+
+def local_thread(path: str, **peer: Any) -> dict[str, Any]:
+    """A thread that waits for a local socket at this path."""
+    socket = {"fd": 5, "inode": 99, "kind": "unix", "state": "CONNECTED", "peer": {"path": path, **peer}}
+    return thread(socket)

@@ -46,6 +46,7 @@ _WHAT_IS_TOLD = (
     click.option("--all", "publish_all", is_flag=True, help="A line for every lookup and connect."),
 )
 _HOW = (
+    click.option("--no-follow", is_flag=True, help="Leave the local daemons alone that are asked."),
     FORMAT,
     click.option("--duration", type=Duration(), help="Stop after this time."),
     click.option("--record", type=click.Path(path_type=Path), help="Keep what was observed, for replay."),
@@ -100,6 +101,7 @@ class Tracing:
     duration: int | None
     record: Path | None
     redact_names: bool
+    no_follow: bool
     stats_every: int
     ready_file: Path | None
     dns_ports: tuple[int, ...]
@@ -131,6 +133,7 @@ class Tracing:
             duration_ns=self.duration,
             ready_file=self.ready_file,
             redact_key=os.urandom(16).hex() if self.redact_names else None,
+            follow=not self.no_follow,
         )
 
     def sizes(self) -> Sizes:

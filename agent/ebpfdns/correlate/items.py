@@ -61,6 +61,7 @@ class Attached(Item):
     is_foretold: bool = False  # it does not run yet: its next exec brings nothing new
     #: of a Go program: what decides which of Go's resolvers it takes
     go: dict[str, Any] = field(default_factory=dict)
+    role: str = "target"  # supporting: a daemon that targets ask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,8 @@ class Scan(Item):
     siblings: dict[str, Addresses] = field(default_factory=dict)  # key of a connect → beside its own
     #: pid → "udp:40001" → {fd, rx_queue_bytes}: sockets that an answer has come to
     queues: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: pid → what a daemon that is asked does itself: as `observe.followed` gives it
+    daemons: dict[str, dict[str, Any]] = field(default_factory=dict)
     vanished: list[Name] | None = None  # of those told of as open; None: not looked for
     expired_lookups: list[bytes] = field(default_factory=list)  # nothing will end them, and they are dropped
     expired_connects: list[bytes] = field(default_factory=list)

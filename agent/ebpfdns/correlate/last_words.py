@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ebpfdns.correlate.tracker import Name
     from ebpfdns.diagnose.cause import Cause
-    from ebpfdns.model.facts import Connect, Lookup
+    from ebpfdns.model.facts import Connect, Hop, Lookup
 
 
 class Told(NamedTuple):
@@ -21,6 +21,7 @@ class Told(NamedTuple):
     id: str
     thing: Lookup | Connect
     cause: Cause
+    chain: tuple[Hop, ...] = ()
 
 
 class LastWords:

@@ -35,6 +35,8 @@ FACTS = frozenset(
         *("rx_queue_not_empty", "rx_queue_empty", "tx_queue_not_acked", "syn_retransmitted", "socket_error"),
         *("tls_hello_unanswered", "tx_queue_acked", "ipv4_connected", "ipv4_not_tried"),
         *("peer_rx_queue_not_empty", "listener_backlog_full", "unix_peer_waited_for"),
+        # daemons behind the one that was asked
+        *("hop_found", "upstream_no_reply", "dot_hello_unanswered", "dot_silent"),
         # processes
         *(
             "thread_running_elsewhere",

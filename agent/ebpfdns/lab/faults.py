@@ -7,6 +7,7 @@ concluded from it beyond the expected cause's id.
 from __future__ import annotations
 
 from ebpfdns.lab import topology
+from ebpfdns.lab.behind_faults import BEHIND_FAULTS
 from ebpfdns.lab.fault import Fault, RuleFields, ServerPlan, SilentListener
 from ebpfdns.lab.firewall import walled
 from ebpfdns.lab.local_faults import LOCAL_FAULTS
@@ -135,6 +136,7 @@ TABLE = (
     ),
     *WIRE_FAULTS,
     *LOCAL_FAULTS,
+    *BEHIND_FAULTS,
 )
 
 #: name → fault, in the order of the table.

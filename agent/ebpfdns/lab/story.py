@@ -85,6 +85,10 @@ def shortfall(seen: Seen, *, gets_stuck: bool) -> str | None:
 
 def _target(line: Line) -> list[str]:
     """A process starts or stops being traced."""
+    if _at(line, "target", "role") == "supporting":
+        name = _at(line, "process", "executable", "name") or "a daemon"
+        is_begin = _at(line, "target", "status") == "attached"
+        return [f"The agent {'follows' if is_begin else 'no longer follows'} {name}, which the program asks."]
     if _at(line, "target", "status") != "attached":
         return ["The program is gone, so there is nothing left to trace."]
     coverage = _at(line, "target", "coverage") or {}

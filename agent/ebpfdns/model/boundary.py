@@ -111,6 +111,7 @@ class LookupFlag(IntFlag):
     ANSWER_UNREAD = 128
     BEFORE_ATTACH = 256
     GOES_BY_TCP = 512
+    SUPPORTING = 1048576
 
 
 class QueryFlag(IntFlag):
@@ -137,6 +138,7 @@ class ConnectFlag(IntFlag):
     IS_TLS = 32
     BEFORE_ATTACH = 64
     REFUSED_HERE = 128
+    SUPPORTING = 1048576
 
 
 class WaitKind(IntEnum):
@@ -369,7 +371,7 @@ DNS_SOCKET = Layout(
         ("has_sent_seq", "B"),
         ("has_received_seq", "B"),
         ("has_part", "B"),
-        ("pad_1", "1x"),
+        ("is_supporting", "B"),
         ("part_id", "H"),
         ("part_bits", "H"),
         ("part_answers", "H"),

@@ -114,6 +114,7 @@ def lookup(raw: bytes | memoryview) -> Lookup:
         socket_closed=bool(flags & LookupFlag.SOCKET_CLOSED),
         may_be_missed=bool(flags & LookupFlag.MAY_BE_MISSED),
         answer_unread=bool(flags & LookupFlag.ANSWER_UNREAD),
+        is_supporting=bool(flags & LookupFlag.SUPPORTING),
         before_attach=is_earlier,
     )
 
@@ -168,6 +169,7 @@ def connect(raw: bytes | memoryview) -> Connect:
         lookup_start_ns=seen.lookup_start_ns if has_lookup else None,
         lookup_name=_text(seen.lookup_name) if has_lookup else None,
         is_tls=bool(seen.flags & ConnectFlag.IS_TLS),
+        is_supporting=bool(seen.flags & ConnectFlag.SUPPORTING),
         before_attach=bool(seen.flags & ConnectFlag.BEFORE_ATTACH),
     )
 

@@ -120,6 +120,7 @@ class Lookup:
     may_be_missed: bool = False  # a map was full: queries of it may be missing
     answer_unread: bool = False  # wire: its thread was away from its event loop when the answers came
     before_attach: bool = False  # then since start_ns it is known to have been in flight
+    is_supporting: bool = False  # of a daemon that is followed, not of a target
 
     @property
     def unexpected_replies(self) -> int:
@@ -165,6 +166,7 @@ class Connect:
     lookup_name: bytes | None = None
     before_attach: bool = False  # then since start_ns it is known to have been in flight
     is_tls: bool = False  # the connection is up; what has no answer, or had none so long, is its ClientHello
+    is_supporting: bool = False  # of a daemon that is followed, not of a target
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,52 @@ class Sibling:
     address: str
     connected_ns: int | None  # when the process last had a connection to it
     in_flight: bool  # a connect to it is stuck, too
+
+
+@dataclass(frozen=True, slots=True)
+class HopConnect:
+    """A connection of a daemon to one of its servers: being made, or there."""
+
+    server: Server
+    is_up: bool
+    begun_ns: int | None = None  # when its SYN left first; None: not seen
+    hello_ns: int | None = None  # a ClientHello left then, and nothing has come since
+    state: str | None = None
+    retransmits: int | None = None
+    bytes_sent: int | None = None
+    bytes_received: int | None = None
+    sent_ago_ns: int | None = None  # when data left last, and when some came last
+    received_ago_ns: int | None = None
+    key: int | None = None  # of its record; None: known from a look only
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A process behind the one that asked, and what it waits for itself."""
+
+    role: Literal["stub", "upstream", "daemon"]
+    pid: int
+    asked_at: str  # the address or path where it is asked
+    name: str | None = None  # as the kernel calls it: cut after 15 bytes
+    process_state: str | None = None  # R, S, T, …
+    syscall: str | None = None
+    queries: tuple[Query, ...] = ()  # its own open questions: for this name where there are such
+    is_joined: bool = False  # `queries` are for the very name and type
+    others_open: int = 0  # questions for other names that wait, too
+    connects: tuple[HopConnect, ...] = ()
+    past: tuple[Query, ...] = ()  # for the same name, and over: asked again otherwise, or given up
+    dns_over_tls: str | None = None  # as configured: yes, opportunistic, no
+    dnssec: str | None = None
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether it is systemd-resolved."""
+        return self.name is not None and self.name.startswith("systemd-resolve")
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it can do nothing at all."""
+        return self.process_state in {"T", "t", "D", "Z"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +272,7 @@ class Situation:
     others: tuple[Other, ...] = ()  # the oldest first
     siblings: tuple[Sibling, ...] = ()  # of a connect's address
     parent: Parent | None = None  # the lookup is in a child of this target
+    chain: tuple[Hop, ...] = ()  # who is behind the one that was asked, in order
     wait: Wait | None = None  # of its thread; None: it never waited in epoll, poll or select
     #: "udp:40001" → {fd, rx_queue_bytes} of the sockets that it asked from; what is not there was not found
     queues: dict[str, dict[str, Any]] = field(default_factory=dict)

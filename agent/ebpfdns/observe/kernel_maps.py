@@ -25,9 +25,13 @@ U32, U64 = struct.Struct("=I"), struct.Struct("=Q")
 GIVEN_KEY, GIVEN = struct.Struct("=II16s"), struct.Struct("=QQ8xQ128x")
 #: `target_slots`: a byte for each pid modulo this, eight to an element
 PID_SLOTS = 16_384
+#: in `targets`: a daemon that is followed
+SUPPORTING = 1 << 63
 SLOTS_AN_ELEMENT = 8
 CALL_IS_EARLIER_AT = {name: at for name, at, _ in boundary.CALL.offsets()}["is_earlier"]
 LOOKUP_STATUS_AT = {name: at for name, at, _ in boundary.LOOKUP.offsets()}["status"]
+#: connects that are wanted whatever their age
+ANY_AGE = boundary.ConnectFlag.BEFORE_ATTACH | boundary.ConnectFlag.SUPPORTING
 WAIT_RETURNS_AT = {name: at for name, at, _ in boundary.WAIT.offsets()}["returns"]
 
 
@@ -67,9 +71,9 @@ class KernelMaps:
         """What is worth a frame when it ends."""
         self._maps["settings"].set(U32.pack(0), struct.pack("=QII", slow_after_ns, int(publish_all), 0))
 
-    def add_target(self, pid: int, now_ns: int) -> None:
-        """From now on this process counts."""
-        self._maps["targets"].set(U32.pack(pid), U64.pack(now_ns))
+    def add_target(self, pid: int, now_ns: int, *, is_supporting: bool = False) -> None:
+        """From now on this process counts; `is_supporting`: only what it asks and connects to is seen."""
+        self._maps["targets"].set(U32.pack(pid), U64.pack(now_ns | (SUPPORTING if is_supporting else 0)))
         self._tell_slots(pid)
 
     def remove_target(self, pid: int) -> None:
@@ -123,13 +127,16 @@ class KernelMaps:
         return tuple(map(sum, zip(*rows, strict=True))) if rows else (0,) * struct.calcsize(code)
 
     def open_lookups(self, older_than_ns: int) -> list[bytes]:
-        """Records of lookups that began before a time, or before tracing did, and have not ended."""
+        """Records of lookups that began before a time, or before tracing did, and have not ended.
+
+        Those of followed daemons are there whatever their age.
+        """
 
         def is_wanted(raw: memoryview, at: int) -> bool:
             if raw[at + LOOKUP_STATUS_AT]:
                 return False
-            key, start_ns = struct.unpack_from("=QQ", raw, at + 8)
-            return start_ns < older_than_ns or is_earlier(key)
+            flags, key, start_ns = struct.unpack_from("=IQQ", raw, at + 4)
+            return start_ns < older_than_ns or is_earlier(key) or bool(flags & boundary.LookupFlag.SUPPORTING)
 
         return list(self._select("lookups", boundary.LOOKUP_BYTES, is_wanted))
 
@@ -143,14 +150,15 @@ class KernelMaps:
         return [raw for key, raw in found.items() if self.drop_lookup(key)]
 
     def open_connects(self, older_than_ns: int) -> list[bytes]:
-        """Records of connects that began before a time; of two for one connect the socket's own."""
+        """Records of connects that began before a time; of two for one connect the socket's own.
+
+        Those of followed daemons are there whatever their age.
+        """
 
         def is_wanted(raw: memoryview, at: int) -> bool:
-            flags = raw[at + 4]
+            (flags,) = U32.unpack_from(raw, at + 4)
             is_old = U64.unpack_from(raw, at + 16)[0] < older_than_ns
-            return not flags & boundary.ConnectFlag.IS_LINK and (
-                is_old or bool(flags & boundary.ConnectFlag.BEFORE_ATTACH)
-            )
+            return not flags & boundary.ConnectFlag.IS_LINK and (is_old or bool(flags & ANY_AGE))
 
         return list(self._select("connects", boundary.CONNECT.size, is_wanted))
 

@@ -109,7 +109,8 @@ def drop(maps: KernelMaps, raw: bytes, counter: Counter, took_ns: int | None = N
         query = boundary.QUERY.unpack(raw, boundary.LOOKUP.size + number * boundary.QUERY.size)
         waiting += not query.flags & _DONE
         maps.forget_question(query.socket, query.id)
-    maps.count_end(counter, took_ns, waiting)
+    if not head.flags & LookupFlag.SUPPORTING:
+        maps.count_end(counter, took_ns, waiting)
     return True
 
 

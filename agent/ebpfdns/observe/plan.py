@@ -29,6 +29,7 @@ class Options:
     duration_ns: int | None = None
     ready_file: Path | None = None
     redact_key: str | None = None
+    follow: bool = True  # the daemons that targets ask
 
 
 @dataclass(slots=True)

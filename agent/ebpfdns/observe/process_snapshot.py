@@ -68,7 +68,7 @@ def process_snapshot(
         "conntrack": conntrack.conntrack(alive_tid),
         "children": _children(pid),
         "routes": routes.routes(alive_tid, nameservers) if netlink.is_loaded() else None,
-        "listeners": _listeners(alive_tid, nameservers, peers.search),
+        "listeners": listeners(alive_tid, nameservers, peers.search),
     }
     return found | _descriptors(alive_tid, peers)
 
@@ -160,17 +160,18 @@ def _children(pid: int) -> list[Facts]:
     found = []
     for child in processes.descendants(pid)[:MAX_CHILDREN]:
         told = socket_owners.owner(child)
-        seen = _descriptors_to_dns(child)
+        seen = dns_sockets(child)
         found.append({"pid": child, "name": told["name"], "sockets": seen})
     return found
 
 
-def _descriptors_to_dns(pid: int) -> list[Facts] | None:
+def dns_sockets(pid: int) -> list[Facts] | None:
+    """The sockets of a process to DNS servers; None: they may not be looked at."""
     facts = _descriptors(pid)["sockets"]
     return None if facts is None else [entry for entry in facts if entry["kind"] != "unix"]
 
 
-def _listeners(tid: int, nameservers: Sequence[str], search: socket_owners.OwnerSearch) -> Facts:
+def listeners(tid: int, nameservers: Sequence[str], search: socket_owners.OwnerSearch) -> Facts:
     """Loopback nameserver → {listening, owner, rx_queue_bytes} of UDP port 53; owner None: not found."""
     local = [address for address in nameservers if address.startswith("127.") or address == "::1"]
     bound = sockets.udp_bound(tid, DNS_PORTS[0]) if local else None

@@ -17,6 +17,7 @@ from ebpfdns.model.boundary import ConnectFlag, Counter, LookupFlag
 from ebpfdns.observe import leftovers, memory, pool_queue, receive_queues, siblings
 from ebpfdns.observe.earlier import SURE_NS
 from ebpfdns.observe.earlier_connects import refreshed
+from ebpfdns.observe.followed import asked_daemons, is_supporting
 from ebpfdns.observe.kernel_maps import is_earlier
 from ebpfdns.observe.looks import Looks
 from ebpfdns.observe.server_answers import server_answers
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from ebpfdns.correlate.tracker import Name
     from ebpfdns.observe.earlier import Earlier
+    from ebpfdns.observe.followed import Followed
     from ebpfdns.observe.kernel_maps import KernelMaps
     from ebpfdns.pipeline import Pipeline
 
@@ -55,14 +57,16 @@ _HEAD = struct.Struct("=IIQQQII")
 class Scanner:
     """Scans of one kernel for one pipeline. `alive_tid` maps a pid to a thread of it that is alive."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what scans are made of
         self,
         maps: KernelMaps,
         pipeline: Pipeline,
         alive_tid: Callable[[int], int],
         clock: Callable[[], dict[str, int]],
         earlier: Earlier,
+        followed: Followed,
     ) -> None:
+        self._followed = followed
         self._earlier = earlier
         self._clock = clock
         self._maps = maps
@@ -77,10 +81,13 @@ class Scanner:
         """Scans to feed, in portions; none when nothing is due. Feed frames before `vanished`."""
         older_ns = now_ns - stuck_after_ns
         half_ns = now_ns - stuck_after_ns // 2  # what will be looked at soon, too
-        lookups = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in self._maps.open_lookups(half_ns)]
+        raws, of_daemons = _apart(self._maps.open_lookups(half_ns))
+        lookups = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in raws]
         calls = self._maps.open_calls(half_ns)
-        raws = self._maps.open_connects(older_ns) + self._open_handshakes(older_ns, now_ns)
-        raws += self._earlier.connects.open()
+        raws, daemon_connects = _apart(self._maps.open_connects(older_ns))
+        handshakes, daemon_handshakes = self._open_handshakes(older_ns, now_ns)
+        self._followed.hold(self._still_asked(of_daemons, now_ns), daemon_connects + daemon_handshakes)
+        raws += handshakes + self._earlier.connects.open()
         connects = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in raws]
         self._siblings = siblings.Siblings(self._maps, raws)
         self.open_names: set[Name] = {("lookup", key, start) for _, key, start, _, _, _ in lookups}
@@ -100,17 +107,28 @@ class Scanner:
             )
         for at in range(0, len(due), PORTION):
             yield self._portion(due[at : at + PORTION], with_snapshots=at < SNAPSHOTS)
+        self._followed.prepare([raw for raw, *_ in lookups], self._alive_tid)
         self._looks.prepare(
             {pid for *_, pid, _ in lookups + connects} | {_pid_of_call(raw) for _, raw in calls}
         )
 
-    def _open_handshakes(self, older_ns: int, now_ns: int) -> list[bytes]:
-        """Those that are old enough to matter; and how many are counted as open but gone is found out."""
+    def _still_asked(self, of_daemons: list[bytes], now_ns: int) -> list[bytes]:
+        """The questions of daemons that somebody may still wait for; others are forgotten."""
+        old = [raw for raw in of_daemons if self._is_given_up(raw, now_ns)]
+        for raw in old:
+            leftovers.drop(self._maps, raw, Counter.LOOKUPS_ABANDONED)
+        return [raw for raw in of_daemons if raw not in old] if old else of_daemons
+
+    def _open_handshakes(self, older_ns: int, now_ns: int) -> tuple[list[bytes], list[bytes]]:
+        """Those that are old enough to matter, and those of daemons.
+
+        How many are counted as open but gone is found out, too.
+        """
         before = self._maps.counters()
-        found = self._maps.open_handshakes(now_ns)
+        found, of_daemons = _apart(self._maps.open_handshakes(now_ns))
         counted = before[Counter.HANDSHAKES_STARTED] - before[Counter.HANDSHAKES_ENDED]
         self.evicted_handshakes = max(0, counted - len(found))
-        return [raw for raw in found if _HEAD.unpack_from(raw)[3] < older_ns]
+        return [raw for raw in found if _HEAD.unpack_from(raw)[3] < older_ns], of_daemons
 
     def _due_lookups(self, lookups: list[Any], now_ns: int) -> tuple[list[_Due], list[bytes], list[bytes]]:
         """What is due; what nothing will end, and is dropped; frames of those whose answers were read."""
@@ -221,6 +239,7 @@ class Scanner:
                 self._maps, {_thread_key(raw) >> 32 for kind, (raw, *_) in due if kind == "lookups"}
             ),
             processes=snapshots,
+            daemons=self._followed.facts(asked_daemons(snapshots, threads)),
             siblings=self._siblings.of([raw for kind, (raw, *_) in due if kind == "connects"]),
             queues=self._queues(due, now["now_ns"]),
         )
@@ -266,6 +285,12 @@ class Scanner:
     def _is_given_up(raw: bytes, now_ns: int) -> bool:
         """Whether the latest packet of a wire lookup is too old for another one to come."""
         return now_ns - leftovers.latest_packet_ns(raw) > WIRE_GIVEN_UP_NS
+
+
+def _apart(raws: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Those of targets, and those of daemons that are followed."""
+    of_daemons = [raw for raw in raws if is_supporting(raw)]
+    return ([raw for raw in raws if not is_supporting(raw)], of_daemons) if of_daemons else (raws, [])
 
 
 def _flags(raw: bytes) -> int:

@@ -27,6 +27,7 @@ from ebpfdns.observe.accounts import loss_totals, own_cost
 from ebpfdns.observe.child_watch import ChildWatch
 from ebpfdns.observe.configurations import Configurations
 from ebpfdns.observe.earlier import Earlier
+from ebpfdns.observe.followed import Followed
 from ebpfdns.observe.loop_watch import LoopWatch
 from ebpfdns.observe.plan import IDLE_NS, MS, OPEN_NS, RESCAN_AFTER_MS, Plan
 from ebpfdns.observe.scanner import Scanner
@@ -81,7 +82,10 @@ class Session:
         self._earlier = Earlier(
             kernel.maps, frozenset(variant.dns_ports), knows_host_ids=variant.pid_namespace is None
         )
-        self._scanner = Scanner(kernel.maps, self._pipeline, self._alive_tid, self._now, self._earlier)
+        self._followed = Followed(kernel, self._feed, self._now, is_wanted=options.follow)
+        self._scanner = Scanner(
+            kernel.maps, self._pipeline, self._alive_tid, self._now, self._earlier, self._followed
+        )
         self._loops = LoopWatch(kernel.maps, self._pipeline, self._alive_tid, options.stuck_after_ns)
         ports, stuck_after_ns = frozenset(variant.dns_ports), options.stuck_after_ns
         # Followed children are targets themselves.
@@ -148,28 +152,20 @@ class Session:
                 before_adoption()
             self._adopt(target)
         self._earlier.find(targets, time.monotonic_ns(), is_last=True)
+        for target in targets:
+            self._followed.find(target.pid, target.process.alive_tid)
         if options.ready_file is not None:
             options.ready_file.touch()
         logs.info("ready", targets=[target.pid for target in targets], wire=self._kernel.has_wire)
 
     def _adopt(self, target: Target) -> None:
         self._targets[target.pid] = target
+        self._followed.leave_alone(target.pid)
         self._poller.register(target.pidfd, select.POLLIN)
         self._tell_attached(target)
 
     def _tell_attached(self, target: Target) -> None:
-        self._feed(
-            items.Attached(
-                **self._now(),
-                pid=target.pid,
-                process=target.identity(),
-                around=target.around(),
-                resolver=target.resolver,
-                coverage=target.coverage(self._kernel),
-                is_foretold=target.is_foretold,
-                go=target.go_surroundings(),
-            )
-        )
+        self._feed(target.announced(self._kernel, **self._now()))
         self._feed_some(self._configurations.of([target.pid], **self._now()))
 
     def _feed_some(self, scan: items.Scan | None) -> None:
@@ -182,6 +178,7 @@ class Session:
         self._end_leftovers()
         for pid in list(self._targets):
             self._release(pid, "exited" if self._targets[pid].has_exited() else "detached")
+        self._followed.release()
         if self._output.refusing:  # what is still to be said shall find room
             self._output.flush(FLUSH_S)
         self._losses()
@@ -327,6 +324,7 @@ class Session:
             is_known = pid in self._targets and self._look_again(self._targets[pid])
             if is_known and not any(entry[1] == pid for entry in plan.rescans):
                 plan.rescans.append((now_ns + RESCAN_EVERY_NS, pid))
+        self._followed.drop_gone()
         for pid in [pid for pid, target in self._targets.items() if target.has_exited()]:
             self._read_frames()
             now = self._now()

@@ -36,6 +36,7 @@ _UNIX_STATES = {1: "UNCONNECTED", 2: "CONNECTING", 3: "CONNECTED", 4: "DISCONNEC
 _UNIX_TYPES = {1: "stream", 2: "dgram", 5: "seqpacket"}
 _UNIX_PATH_COLUMN = 7
 _INODE_COLUMN = 9
+_ACCEPTS = 0x10000  # __SO_ACCEPTCON, in the flags of a unix socket
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 #: what a TCP socket's timer will do: net/ipv4/tcp_ipv4.c, get_tcp4_sock
@@ -86,6 +87,22 @@ def udp_bound(pid: int, port: int | None) -> dict[str, Facts] | None:
                     facts["local"][0], {"inode": inode, "rx_queue_bytes": facts["rx_queue_bytes"]}
                 )
     return found if was_read else None
+
+
+def unix_listeners(pid: int, paths: AbstractSet[str]) -> dict[str, int]:
+    """Path → inode of the sockets that listen there, in the network namespace of a process."""
+    try:
+        with open(f"/proc/{pid}/net/unix", "rb") as file:  # noqa: PTH123 - read in one piece
+            lines = file.read().split(b"\n")[1:]
+    except OSError:
+        return {}
+    found = {}
+    for columns in (line.split(maxsplit=_UNIX_PATH_COLUMN) for line in lines):
+        if len(columns) > _UNIX_PATH_COLUMN and int(columns[3], 16) & _ACCEPTS:
+            path = columns[_UNIX_PATH_COLUMN].decode("utf-8", "backslashreplace")
+            if path in paths:
+                found[path] = int(columns[6])
+    return found
 
 
 def parse_table(table: str, text: bytes, inodes: AbstractSet[int]) -> dict[int, Facts]:

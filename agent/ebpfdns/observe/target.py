@@ -12,6 +12,7 @@ import select
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ebpfdns.correlate import items
 from ebpfdns.errors import HostCannotTraceError, NoSuchTargetError
 from ebpfdns.observe import cgroups, go_surroundings, libraries, processes, thread_pools
 from ebpfdns.publish.lines import printable_text, rfc3339
@@ -48,6 +49,7 @@ class Target:
         #: what its next program will have mapped, as far as the file says: it maps it by and by
         self._foretold: list[libraries.Library] = []
         self.is_foretold = False
+        self._is_supporting = False
 
     def attach(self, kernel: Kernel) -> bool:
         """Probe what it has mapped now and see its packets; whether anything is new."""
@@ -76,6 +78,12 @@ class Target:
                 if self.has_exited():
                     raise NoSuchTargetError(f"process {self.pid} ended while it was being attached") from None
                 raise
+
+    def support(self, kernel: Kernel) -> None:
+        """See its packets only: it is a daemon that targets ask."""
+        self._refuse_other_numbers(kernel)
+        self._is_supporting = True
+        self._wire_loss = self._attach_wire(kernel)
 
     def _refuse_other_numbers(self, kernel: Kernel) -> None:
         """Processes of a pid namespace inside of the agent's own are in /proc, but have no number for BPF."""
@@ -133,7 +141,7 @@ class Target:
     def coverage(self, kernel: Kernel) -> dict[str, Any]:
         """What can be seen of it, honestly."""
         missing = [library.missing for library in self.libraries if library.missing]
-        if not any(library.functions for library in self.libraries):
+        if not self._is_supporting and not any(library.functions for library in self.libraries):
             missing.append(
                 "library calls: no libc functions found in it; lookups are known from packets only"
             )
@@ -161,6 +169,21 @@ class Target:
             return {}
         return go_surroundings.go_surroundings(
             self.process.alive_tid, self.go, started_wall_ns=self.process.start_wall_ns
+        )
+
+    def announced(self, kernel: Kernel, *, now_ns: int, wall_ns: int) -> items.Attached:
+        """That it is traced from now on, and what can be seen of it."""
+        return items.Attached(
+            now_ns=now_ns,
+            wall_ns=wall_ns,
+            pid=self.pid,
+            process=self.identity(),
+            around=self.around(),
+            resolver="unknown" if self._is_supporting else self.resolver,
+            coverage=self.coverage(kernel),
+            role="supporting" if self._is_supporting else "target",
+            is_foretold=self.is_foretold,
+            go={} if self._is_supporting else self.go_surroundings(),
         )
 
     def identity(self) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def lookup_event(
             found["addresses"] = list(lookup.addresses)
     found["service"] = printable(lookup.service) if lookup.service else None
     found["family"] = lookup.family
-    found["queries"] = [_query(query, lookup, is_over=update is None) for query in lookup.queries]
+    found["queries"] = [query_event(query, lookup, is_over=update is None) for query in lookup.queries]
     found["more_queries"] = lookup.more_queries
     if update is not None:
         found["waiting_on"] = waiting_on
@@ -130,7 +130,9 @@ def lookup_error(lookup: Lookup) -> Event:
     return {"type": "UNANSWERED", "code": None, "message": text}
 
 
-def _query(query: Query, lookup: Lookup, *, is_over: bool) -> Event:
+def query_event(query: Query, lookup: Lookup, *, is_over: bool) -> Event:
+    """A question, with times counted from the start of `lookup`."""
+
     def offset(ns: int | None) -> float | None:
         return None if ns is None else milliseconds(max(ns - lookup.start_ns, 0))
 

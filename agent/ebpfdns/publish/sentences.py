@@ -69,6 +69,11 @@ def attached(program: str | None, pid: int, *, again: bool) -> str:
     return f"{'still tracing, now it runs' if again else 'tracing'} {program or 'a program'} (pid {pid})"
 
 
+def followed(program: str | None, pid: int) -> str:
+    """A process is traced because a target asks it."""
+    return f"following {program or 'a program'} (pid {pid}), which is asked for names"
+
+
 def gone(program: str | None, pid: int, status: str) -> str:
     """A process is not traced any more."""
     name = program or "a program"

@@ -29,6 +29,7 @@ class Surroundings:
         self.host = host
         self._targets: dict[int, Attached] = {}
         self._renamed: set[int] = set()  # they run another program now, which has not been looked at
+        self._daemons: dict[int, Attached] = {}  # followed, and no targets
         self._children: dict[int, dict[str, Any]] = {}  # not traced, and yet told of
         self._resolv_confs: dict[int, dict[str, Any]] = {}
         self._go: dict[int, dict[str, Any]] = {}
@@ -60,6 +61,19 @@ class Surroundings:
         self._renamed.discard(pid)
         self._go.pop(pid, None)
         return self._targets.pop(pid, None)
+
+    def know_daemon(self, daemon: Attached) -> None:
+        """A process that is followed, for targets ask it."""
+        self._daemons[daemon.pid] = daemon
+
+    def forget_daemon(self, pid: int) -> Attached | None:
+        """It is not followed any more; what was known of it."""
+        return self._daemons.pop(pid, None)
+
+    def process_of(self, pid: int) -> Event | None:
+        """`process` of a target, or of a daemon that is followed."""
+        known = self._daemons.get(pid) or self._targets.get(pid)
+        return known.process if known else None
 
     def know_child(self, pid: int, process: dict[str, Any]) -> None:
         """A process that is not traced, but whose parent is."""
@@ -113,7 +127,8 @@ class Surroundings:
     def line_of_target(self, item: Item, target: Attached, status: str, message: str) -> Event:
         """A line about a process itself."""
         found = self.line("target", item, message) | {"process": target.process} | target.around
-        return found | {"target": {"status": status, "coverage": target.coverage}}
+        role = {} if target.role == "target" else {"role": target.role}
+        return found | {"target": {"status": status, **role, "coverage": target.coverage}}
 
     def line_about(self, kind: str, item: Item, thing: Lookup | Connect, message: str) -> Event:
         """A line about something that a thread of a process does."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpfdns.diagnose.behind import is_at_work
 from ebpfdns.diagnose.case import A_SECOND_NS
 from ebpfdns.diagnose.cause import Cause
 from ebpfdns.diagnose.local_daemons import (
@@ -31,6 +32,8 @@ def rule(case: LookupCase) -> Cause | None:
     if waited is None:
         return None
     proved = proofs(waited)
+    if not proved and is_at_work(case):
+        return None
     who = served_by(waited, "the name service cache daemon")
     return Cause(
         "nscd_stall",

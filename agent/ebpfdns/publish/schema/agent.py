@@ -27,6 +27,7 @@ from ebpfdns.publish.schema.terms import (
     text,
 )
 
+TARGET_ROLES = {"supporting": "a local daemon that targets ask for names: what it asks itself is in `chain`."}
 TARGET_STATUS = {
     "attached": "tracing has begun.",
     "exited": "the process has ended.",
@@ -78,6 +79,7 @@ def target() -> Schema:
     return record(
         "The traced process.",
         {"status": choice("What happened to it.", TARGET_STATUS), "coverage": coverage},
+        {"role": choice("Why it is traced; absent where that was asked for.", TARGET_ROLES)},
     )
 
 

@@ -63,20 +63,36 @@ def of_hop() -> Schema:
         "duration_ms": or_null(measure("From start to end, once ended.")),
         "error": _error(),
         "lookup": always["lookup"],
-        "tcp": always["tcp"],
+        "tcp": or_null(_tcp_of_hop()),
+        "phase": _phase(),
         "path": _path(),
     }
     return record("A connection that the process at this hop makes or has.", required, may)
 
 
-def _always(statuses: dict[str, str]) -> dict[str, Schema]:
-    tcp = record(
+def _tcp_of_hop() -> Schema:
+    """Of a connection that is looked at from outside it is told, too, how much went each way."""
+    tcp = _tcp()
+    may = {
+        "bytes_sent": or_null(count("Bytes sent on it; null: this kernel does not say.")),
+        "bytes_received": or_null(count("Bytes that came.")),
+        "sent_ago_ms": or_null(measure("When data was sent last; null: never.")),
+        "received_ago_ms": or_null(measure("When data came last; null: never.")),
+    }
+    return tcp | {"properties": tcp["properties"] | may}
+
+
+def _tcp() -> Schema:
+    return record(
         "The TCP connection as the kernel sees it; null when it is not TCP or was not observed.",
         {
             "state": text("The kernel's name of the state.", pattern="^[A-Z0-9_]+$", examples=["SYN_SENT"]),
             "retransmits": or_null(count("How often the last segment was sent again without an answer.")),
         },
     )
+
+
+def _always(statuses: dict[str, str]) -> dict[str, Schema]:
     network = record(
         "The way it takes.",
         {"transport": transport(), "type": choice("Address family.", FAMILIES)},
@@ -88,7 +104,7 @@ def _always(statuses: dict[str, str]) -> dict[str, Schema]:
         "network": network,
         "purpose": choice("What it is for, by port and path.", PURPOSES),
         "lookup": or_null(lookup_link("The lookup that gave this address; null when none is known.")),
-        "tcp": or_null(tcp),
+        "tcp": or_null(_tcp()),
     }
 
 

@@ -6,7 +6,7 @@ Must not know: which rule says what (the catalogue's ids are handed in), nor how
 
 from __future__ import annotations
 
-from ebpfdns.publish.schema.terms import Schema, choice, items, or_null, record, ref, text
+from ebpfdns.publish.schema.terms import Schema, choice, count, flag, items, or_null, record, ref, text
 
 CONFIDENCES = {
     "confirmed": "every fact that makes this cause was observed, and every neighbour is excluded.",
@@ -17,6 +17,14 @@ ROLES = {
     "stub": "a local resolver that the program asks, such as systemd-resolved or dnsmasq.",
     "upstream": "a server that the hop before asks in its turn.",
     "daemon": "a name service daemon asked over a local socket, such as nscd or sssd.",
+}
+
+
+STATES = {
+    "waiting": "it waits for its own servers.",
+    "idle": "it waits for nothing that was seen.",
+    "stopped": "it cannot work: stopped, or blocked in the kernel.",
+    "seen_before": "the lookup has ended; this is what was last seen of it.",
 }
 
 
@@ -75,6 +83,14 @@ def hop() -> Schema:
             "connects": items(
                 "The connections that it makes or has to its servers.", ref("hop_connect", "A connection.")
             ),
-            "state": text("What it is doing.", pattern="^[a-z][a-z_]*$", examples=["waiting"]),
+            "state": choice("What it is doing.", STATES),
+        },
+        {
+            "asked_at": text("The address or path where the hop before asks it.", examples=["127.0.0.53"]),
+            "joined": flag(
+                "Whether `queries` are for the very name that was looked up; otherwise they are what it "
+                "waits for, whoever wants that."
+            ),
+            "more_waiting": count("Open questions of its own beyond `queries`."),
         },
     )

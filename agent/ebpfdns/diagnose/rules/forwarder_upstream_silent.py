@@ -1,0 +1,33 @@
+"""`forwarder_upstream_silent`: the local forwarder got the question; its own server is silent.
+
+Owns: what must have been seen, and the words for it. Must not know: other causes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ebpfdns.diagnose.behind import asked, behind, is_overdue, not_joined, servers_of, upstream_silence
+from ebpfdns.diagnose.cause import Cause
+from ebpfdns.diagnose.wording import dig, listing, seconds, server_text
+
+if TYPE_CHECKING:
+    from ebpfdns.diagnose.case import LookupCase
+
+
+def rule(case: LookupCase) -> Cause | None:
+    """The lookup waits for a daemon that is not systemd-resolved, and that for a DNS server itself."""
+    found = behind(case)
+    if found is None or found.hop.is_resolved or not found.open_queries:
+        return None
+    silent = servers_of(found)
+    waited_ns = max(map(found.silent_for_ns, silent))
+    named = listing(map(server_text, silent))
+    is_sure = found.hop.is_joined and is_overdue(found, case) and not found.has_answers
+    return Cause(
+        "forwarder_upstream_silent",
+        "confirmed" if is_sure else "likely",
+        f"{found.text} has the question, but {named} has not answered it for {seconds(waited_ns)}.",
+        (*asked(case), *upstream_silence(found), *not_joined(found)),
+        f"Try where {found.text} runs: {dig(silent[0], case.lookup)}; give it another server",
+    )

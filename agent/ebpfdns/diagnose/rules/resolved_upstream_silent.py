@@ -1,0 +1,44 @@
+"""`resolved_upstream_silent`: systemd-resolved works, but its DNS server does not answer it.
+
+Owns: what must have been seen, and the words for it. Must not know: other causes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ebpfdns.diagnose.behind import (
+    asked,
+    behind,
+    is_overdue,
+    not_joined,
+    servers_of,
+    unanswered_tls,
+    upstream_silence,
+)
+from ebpfdns.diagnose.cause import Cause
+from ebpfdns.diagnose.wording import dig, listing, seconds, server_text
+
+if TYPE_CHECKING:
+    from ebpfdns.diagnose.case import LookupCase
+
+
+def rule(case: LookupCase) -> Cause | None:
+    """The lookup waits for systemd-resolved, which waits for a DNS server itself, in the clear."""
+    found = behind(case)
+    if found is None or not found.hop.is_resolved or not found.open_queries:
+        return None
+    if unanswered_tls(found) and not found.hop.is_joined:
+        return None
+    silent = servers_of(found)
+    waited_ns = max(map(found.silent_for_ns, silent))
+    named = listing(map(server_text, silent))
+    is_sure = found.hop.is_joined and is_overdue(found, case) and not found.has_answers
+    return Cause(
+        "resolved_upstream_silent",
+        "confirmed" if is_sure else "likely",
+        f"systemd-resolved works, but {named} has not answered it for {seconds(waited_ns)}.",
+        (*asked(case), *upstream_silence(found), *not_joined(found)),
+        f"Try: {dig(silent[0], case.lookup)}; another server: resolvectl dns LINK SERVER, or DNS= in "
+        "/etc/systemd/resolved.conf",
+    )

@@ -1,0 +1,239 @@
+"""Behind real local resolvers: systemd-resolved, dnsmasq and unbound, each with a server that is wrong.
+
+The program asks by glibc or musl through the stub, or by nss-resolve over its local socket. The daemons run
+in the sandbox: nothing is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import packages
+import pytest
+from agent import Agent, of, only
+from play import SOON, again, whole
+from program import Program, of_this_machine
+
+from ebpfdns.lab import topology
+from ebpfdns.lab.fault import Fault
+from ebpfdns.lab.faults import FAULTS, GOOD_ANSWER, ServerPlan
+from ebpfdns.lab.local_faults import nsswitch
+from ebpfdns.lab.namespace import plain_environment
+from ebpfdns.lab.real_daemons import FORWARDER, RESOLVE, STUB, Dnsmasq, Resolved, configure_resolved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ebpfdns.lab.namespace import Sandbox
+
+    Line = dict[str, Any]
+
+pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root")]
+
+NAME = "www.lab.test"
+#: long enough for the third report, after 1.2 s
+PATIENT = "timeout:3 attempts:1"
+IN_TIME_MS = 300 + 500
+DOT, STALLED, SILENT = "resolved_dot_blocked", "resolved_dot_stalled", "resolved_upstream_silent"
+WAYS = {"glibc": STUB, "musl": STUB, "resolve": RESOLVE}
+UPSTREAM = [topology.BLACK_HOLE_SERVER, 53]
+
+
+@pytest.fixture(autouse=True)
+def daemons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real daemons, unpacked, are found by the lab."""
+    for name, value in packages.daemons().items():
+        monkeypatch.setenv(name, value)
+
+
+def needed(fault: Fault) -> Fault:
+    if not packages.has_daemon(fault):
+        pytest.skip(f"the daemon of {fault.name} cannot be had here")
+    return fault
+
+
+@pytest.fixture
+def client(sandbox: Sandbox, programs: dict[str, Path]) -> Callable[[str], Program]:
+    """Starts a program that looks the name up: by glibc or musl, or over the local socket."""
+
+    def start(way: str, *words: object) -> Program:
+        source = "files resolve [!UNAVAIL=return] dns" if way == "resolve" else "files dns"
+        (sandbox.root / "etc/nsswitch.conf").write_text(nsswitch(source))
+        program = of_this_machine(programs, f"lookup-{'musl' if way == 'musl' else 'glibc'}")
+        return Program(sandbox, [program, "--name", NAME, *words], env=plain_environment())
+
+    return start
+
+
+def third(line: Line) -> bool:
+    return line["event"] == "lookup_stuck" and line["lookup"]["update"] == 3
+
+
+def stuck(program: Program, *words: object) -> list[Line]:
+    """The first three reports of its lookup; the program is killed then."""
+    with Agent("attach", "--pid", program.pid, "--stuck-after", SOON, *words) as agent:
+        program.go()
+        agent.wait_for(third)
+        program.process.kill()
+        return of(whole(agent.finish()), "lookup_stuck")
+
+
+def verdict(line: Line) -> tuple[str, str]:
+    return line["cause"]["id"], line["cause"]["confidence"]
+
+
+def facts(line: Line) -> dict[str, Line]:
+    return {fact["fact"]: fact for fact in line["cause"]["evidence"]}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@again
+def test_tls_is_blocked(sandbox: Sandbox, client: Callable[..., Program], way: str) -> None:
+    """SYNs to port 853 that vanish are the cause, with the whole chain, from the first report on."""
+    with needed(FAULTS[DOT]).setup(sandbox, options=PATIENT) as running:
+        lines = stuck(client(way))
+    assert {line["cause"]["id"] for line in lines} == {DOT}
+    assert lines[0]["lookup"]["elapsed_ms"] < IN_TIME_MS
+    for line in lines:
+        (hop,) = line["chain"]
+        assert (hop["role"], hop["asked_at"], hop["state"]) == ("stub", WAYS[way], "waiting")
+        assert hop["process"]["pid"] == running.servers[0].pid
+        assert hop["process"]["executable"]["name"] == "systemd-resolved"
+        (connect,) = hop["connects"]
+        assert (connect["purpose"], connect["status"], hop["queries"]) == ("dot", "in_flight", [])
+        assert connect["server"] == {"address": topology.BLACK_HOLE_SERVER, "port": 853}
+        assert connect["tcp"]["state"] == "SYN_SENT"
+        assert 0 < connect["elapsed_ms"] <= line["lookup"]["elapsed_ms"]
+    assert verdict(lines[2]) == (DOT, "confirmed")
+    found = facts(lines[2])
+    assert found["syn_retransmitted"]["retransmits"] >= 1
+    assert {"hop_found", "dot_strict"} < found.keys()
+
+
+@pytest.mark.parametrize("way", ["glibc", "resolve"])
+@again
+def test_tls_stalls(sandbox: Sandbox, client: Callable[..., Program], way: str) -> None:
+    """A server that takes the connection and never answers the TLS hello is told from one that does not."""
+    with needed(FAULTS[STALLED]).setup(sandbox, options=PATIENT):
+        lines = stuck(client(way))
+    assert [line["cause"]["id"] for line in lines] == [DOT] * 3
+    assert verdict(lines[2]) == (DOT, "confirmed")
+    (connect,) = lines[2]["chain"][0]["connects"]
+    assert (connect["phase"], connect["tcp"]["state"]) == ("tls", "ESTABLISHED")
+    assert connect["tcp"]["bytes_sent"] > 0
+    assert connect["tcp"]["bytes_received"] == 0
+    assert {"dot_hello_unanswered", "dot_strict"} < facts(lines[2]).keys()
+    assert not {"syn_retransmitted", "dot_silent"} & facts(lines[2]).keys()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@again
+def test_upstream_is_silent(sandbox: Sandbox, client: Callable[..., Program], way: str) -> None:
+    """systemd-resolved that waits for its own server has the very question open, and is not blamed."""
+    with needed(FAULTS[SILENT]).setup(sandbox, options=PATIENT):
+        lines = stuck(client(way))
+    assert [line["cause"]["id"] for line in lines] == [SILENT] * 3
+    assert lines[0]["lookup"]["elapsed_ms"] < IN_TIME_MS
+    (hop,) = lines[2]["chain"]
+    assert hop["joined"] is True
+    assert {query["name"] for query in hop["queries"]} == {f"{NAME}."}
+    assert {query["type"] for query in hop["queries"]} == {"A", "AAAA"}
+    assert {tuple(query["server"].values()) for query in hop["queries"]} == {tuple(UPSTREAM)}
+    assert facts(lines[2])["upstream_no_reply"]["joined"] is True
+
+
+@pytest.mark.parametrize("name", ["forwarder_upstream_silent", "unbound_upstream_silent"])
+@again
+def test_forwarder_waits(sandbox: Sandbox, client: Callable[..., Program], name: str) -> None:
+    """A forwarder with a silent server is told from a silent server of the program's own; sure in the end."""
+    with needed(FAULTS[name]).setup(sandbox, options="timeout:1 attempts:1") as running:
+        program = client("glibc")
+        with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
+            program.go()
+            lines = whole(agent.finish())
+    told = [*of(lines, "lookup_stuck"), only(lines, "lookup")]
+    assert {line["cause"]["id"] for line in told} == {"forwarder_upstream_silent"}
+    assert verdict(told[-1])[1] == "confirmed"
+    (hop,) = told[0]["chain"]
+    assert (hop["process"]["pid"], hop["asked_at"]) == (running.servers[0].pid, FORWARDER)
+    assert hop["joined"] is True
+    # What a daemon asks is nobody's lookup: it is in the chain, and not in the counters.
+    stats = lines[-1]["stats"]
+    assert (stats["lookups"]["started"], stats["queries"]["sent"], stats["targets"]) == (1, 2, 0)
+
+
+@again
+def test_two_daemons(sandbox: Sandbox, client: Callable[..., Program]) -> None:
+    """systemd-resolved asks dnsmasq, whose server is silent: both hops, and the last one's cause."""
+    prepare = partial(configure_resolved, servers=FORWARDER)
+    daemons = (Dnsmasq((topology.BLACK_HOLE_SERVER,)), Resolved())
+    fault = Fault("resolved_and_dnsmasq", "Two daemons.", (STUB,), daemons, prepare=prepare)
+    needed(FAULTS["forwarder_upstream_silent"])
+    with needed(fault).setup(sandbox, options=PATIENT) as running:
+        lines = stuck(client("glibc"))
+    hops = lines[2]["chain"]
+    assert [hop["role"] for hop in hops] == ["stub", "upstream"]
+    assert [hop["process"]["pid"] for hop in hops] == [server.pid for server in reversed(running.servers)]
+    assert lines[2]["cause"]["id"] == "forwarder_upstream_silent"
+    assert "dnsmasq" in lines[2]["cause"]["summary"]
+
+
+@again
+def test_stopped(sandbox: Sandbox, client: Callable[..., Program]) -> None:
+    """systemd-resolved that is stopped is to blame itself, whatever waits behind it."""
+    with needed(FAULTS[SILENT]).setup(sandbox, options=PATIENT) as running:
+        daemon = running.servers[0]
+        daemon.send_signal(signal.SIGSTOP)
+        lines = stuck(client("glibc"))
+        daemon.send_signal(signal.SIGCONT)
+    assert verdict(lines[2]) == ("resolved_stub_silent", "confirmed")
+    assert facts(lines[2])["peer_stopped"]["pid"] == daemon.pid
+    assert lines[2]["chain"][0]["state"] == "stopped"
+
+
+@again
+def test_healthy(sandbox: Sandbox, client: Callable[..., Program]) -> None:
+    """A stub that answers has no cause; the daemon is told of as followed, and let go at the end."""
+    prepare = partial(configure_resolved, servers=topology.SERVER_1)
+    servers = (ServerPlan((topology.SERVER_1,), (GOOD_ANSWER,)), Resolved())
+    fault = Fault("resolved_healthy", "All is well.", (STUB,), servers, prepare=prepare)
+    with needed(fault).setup(sandbox, options=PATIENT):
+        program = client("glibc")
+        with Agent("attach", "--pid", program.pid, "--all") as agent:
+            program.go()
+            lines = whole(agent.finish())
+    ended = only(lines, "lookup")
+    assert (ended["lookup"]["status"], ended.get("cause"), ended["chain"]) == ("ok", None, [])
+    followed = [line for line in of(lines, "target") if line["target"].get("role") == "supporting"]
+    assert [line["target"]["status"] for line in followed] == ["attached", "detached"]
+
+
+@again
+def test_found_late(sandbox: Sandbox, client: Callable[..., Program]) -> None:
+    """A forwarder that no configuration names is followed once a question waits for it."""
+    fault = needed(FAULTS["forwarder_upstream_silent"])
+    with fault.setup(sandbox, options=PATIENT):
+        sandbox.write_resolv_conf(f"nameserver {topology.SERVER_1}\n")
+        program = client("glibc")
+        with Agent("attach", "--pid", program.pid, "--stuck-after", "500ms") as agent:
+            sandbox.write_resolv_conf(fault.resolv_conf("timeout:1 attempts:2"))
+            program.go()
+            lines = whole(agent.finish())
+    assert only(lines, "lookup")["cause"]["id"] == "forwarder_upstream_silent"
+    assert of(lines, "lookup_stuck")[0]["chain"][0]["process"]["executable"]["name"] == "dnsmasq"
+
+
+@again
+def test_not_followed(sandbox: Sandbox, client: Callable[..., Program]) -> None:
+    """With --no-follow nothing but the program itself is traced, and the cause is no surer than that."""
+    with needed(FAULTS[DOT]).setup(sandbox, options=PATIENT):
+        lines = stuck(client("glibc"), "--no-follow")
+    assert verdict(lines[2]) == ("resolved_stub_silent", "likely")
+    assert lines[2]["chain"] == []
+    told = [datetime.fromisoformat(line["ts"]) for line in lines]
+    assert told == sorted(told)
