@@ -76,6 +76,9 @@ def _report(facts: Facts) -> dict[str, Any]:
             for thread in facts.get("threads") or ()
         ],
         "threads_total": facts.get("threads_total"),
+        "goroutines": None
+        if facts.get("goroutines") is None
+        else list(map(waits.goroutine, facts["goroutines"])),
         "not_seen": list(facts.get("not_seen") or ()),
     }
 

@@ -1,4 +1,4 @@
-"""What a thread waits for right now, in words.
+"""What a thread, or a goroutine in a lookup, waits for right now, in words.
 
 Owns: the sentence. Must not know: how the snapshot was taken.
 """
@@ -32,6 +32,21 @@ def waits_for(thread: Facts) -> str:
     told = [text for text in map(_socket, thread.get("sockets") or ()) if text]
     more = "" if len(told) <= 1 else f" and {len(told) - 1} more"
     return f"waits in {syscall}" + (f" for {told[0]}{more}" if told else "")
+
+
+def goroutine(found: Facts) -> dict[str, Any]:
+    """A goroutine that looks a name up, with a sentence about it."""
+    asked = found.get("questions") or ()
+    if not asked:
+        return {**found, "text": "waits for what another goroutine asks, or is between two questions"}
+    asks = ", ".join(_question(question) for question in asked)
+    return {**found, "text": f"asks {asks}"}
+
+
+def _question(question: Facts) -> str:
+    server = question.get("server")
+    whom = f" of {server[0]} port {server[1]}" if server else ""
+    return f"{question['type']} {question['name']}{whom}"
 
 
 def _socket(waited: Facts) -> str | None:

@@ -39,8 +39,12 @@ class Built(Protocol):
         """Of the build."""
 
     @property
-    def has_cgo_lookup(self) -> bool | None:
-        """Whether it can call getaddrinfo; None: not looked for."""
+    def functions(self) -> Mapping[str, object]:
+        """Of its resolver; none when they were not found."""
+
+    @property
+    def uses_cgo(self) -> bool:
+        """Whether getaddrinfo's caller is among them."""
 
 
 def go_surroundings(tid: int, built: Built, *, started_wall_ns: int) -> Facts:
@@ -48,7 +52,7 @@ def go_surroundings(tid: int, built: Built, *, started_wall_ns: int) -> Facts:
     return {
         "version": list(built.version),
         "settings": {name: built.settings[name] for name in SETTINGS if name in built.settings},
-        "has_cgo_lookup": built.has_cgo_lookup,
+        "has_cgo_lookup": built.uses_cgo if built.functions else None,
         "environment": _environment(tid),
         "host_name": host_name(tid),
         **files(tid, f"/proc/{tid}/root", built.version[:2], started_wall_ns),

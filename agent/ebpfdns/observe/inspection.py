@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 from ebpfdns import netlink
 from ebpfdns.observe import (
     elf_symbols,
+    go_program,
+    go_surroundings,
+    go_waits,
+    goroutines,
     last_run,
     libraries,
     links,
@@ -81,6 +85,7 @@ def inspect(pid: int, watch: CpuWatch | None = None) -> Facts:
     facts |= _program(tid)
     if facts["go"] and not found:
         facts["resolver"] = "go"
+    facts |= _goroutines(tid, process.start_wall_ns) if facts["go"] else {}
     return facts | {"not_seen": _not_seen(facts, tid)}
 
 
@@ -97,6 +102,21 @@ def _program(tid: int) -> Facts:
     if elf is None:
         return {"go": None, "static": None}
     return {"go": ".go.buildinfo" in elf.section_names, "static": elf.is_static}
+
+
+def _goroutines(tid: int, started_wall_ns: int) -> Facts:
+    """{go_program, goroutines}: what decides between its resolvers, and the goroutines that look names up."""
+    program = go_program.find(f"/proc/{tid}/exe")
+    if program is None:
+        return {}
+    found = {"go_program": go_surroundings.go_surroundings(tid, program, started_wall_ns=started_wall_ns)}
+    waiting = goroutines.open_goroutines(tid, program)
+    if waiting is None:
+        return found
+    try:
+        return found | {"goroutines": [go_waits.told(one) for one in go_waits.find(waiting)]}
+    finally:
+        waiting.close()
 
 
 def _identity(process: Process) -> Facts:

@@ -6,6 +6,7 @@ Text from outside was escaped where it was read; here it is never taken for mark
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 STYLES = {"problem": "bold red", "warning": "yellow", "note": "dim"}
 MAX_IDLE_THREADS = 12
+MAX_GOROUTINES = 64
 
 
 def page(report: Report) -> RenderableType:
@@ -34,6 +36,8 @@ def _parts(report: Report) -> Iterator[RenderableType]:
     yield from _findings(report["findings"])
     yield from _section("How it resolves names", [report["resolver"]["why"], *_steps(report["resolver"])])
     yield from _section("resolv.conf", _resolv_conf(report))
+    if report["goroutines"]:
+        yield from _section("What its goroutines look up", _goroutines(report["goroutines"]))
     yield from _section("What its threads do", _threads(report))
     if report["not_seen"]:
         yield from _section("Not seen", report["not_seen"])
@@ -91,6 +95,11 @@ def _resolv_conf(report: Report) -> Iterator[str]:
     tried = f"{len(cost['names_tried'])} names" if len(cost["names_tried"]) > 1 else "1 name"
     asks = f"a lookup of {cost['name']} tries {tried}, asks up to {cost['questions']} questions"
     yield f"{asks}; {cost['text']}"
+
+
+def _goroutines(found: Iterable[Report]) -> Iterator[str]:
+    for one in islice(found, MAX_GOROUTINES):
+        yield f"goroutine {one['id']} in {one['call']} of {one['name'] or 'an unknown name'}: {one['text']}"
 
 
 def _threads(report: Report) -> Iterator[str]:

@@ -39,6 +39,9 @@ def schema() -> Schema:
         "findings": items("What is odd, the worst first; none when all is in order.", _finding()),
         "threads": items("What each thread does right now; up to 256 of them.", _thread()),
         "threads_total": or_null(count("How many threads there are.")),
+        "goroutines": or_null(
+            items("Goroutines that are inside a lookup; null: not Go, or not to be read.", _goroutine())
+        ),
         "not_seen": items("What could not be looked at, and why.", text("One thing.")),
     }
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "ebpfdns inspect"}
@@ -164,6 +167,28 @@ def _finding() -> Schema:
         "remedy": or_null(text("What to do.")),
     }
     return record("One thing that is odd.", fields)
+
+
+def _goroutine() -> Schema:
+    question = record(
+        "A question that is under way for it.",
+        {
+            "name": text("With its final dot."),
+            "type": text("A, AAAA …"),
+            "id": or_null(count("Of the message; null: not found.")),
+            "server": or_null({"type": "array", "description": "[address, port]; null: not found."}),
+            "transport": or_null(text("udp or tcp; null: its socket is not ready.")),
+            "fd": or_null(count("The socket; null: not found.")),
+        },
+    )
+    fields = {
+        "id": count("Its number, as in a Go stack trace."),
+        "call": text("What the program has called.", examples=["(*Resolver).lookupIPAddr"]),
+        "name": or_null(text("What it looks up; null: its memory does not prove it.")),
+        "questions": items("None: it waits for another goroutine's.", question),
+        "text": text("The same in words."),
+    }
+    return record("One goroutine.", fields)
 
 
 def _thread() -> Schema:
