@@ -42,17 +42,18 @@ class GoDwarf:
     def has(self, function: str) -> bool:
         return ("DW_TAG_subprogram", function) in self._named
 
-    def parameters(self, function: str) -> tuple[list[Value], list[Value]]:
-        """What a function takes, and what it returns."""
+    def parameters(self, function: str) -> tuple[dict[str, Value], dict[str, Value]]:
+        """What a function takes and what it returns, by name; a compiler may write one of them twice."""
         die = self._named["DW_TAG_subprogram", function]
         if "DW_AT_abstract_origin" in die.attributes:
             die = die.get_DIE_from_attribute("DW_AT_abstract_origin")
-        taken, returned = [], []
+        taken: dict[str, Value] = {}
+        returned: dict[str, Value] = {}
         for child in die.iter_children():
             if child.tag == "DW_TAG_formal_parameter":
-                of_type = child.get_DIE_from_attribute("DW_AT_type")
-                is_result = child.attributes["DW_AT_variable_parameter"].value
-                (returned if is_result else taken).append(value_of(of_type))
+                side = returned if child.attributes["DW_AT_variable_parameter"].value else taken
+                name = child.attributes["DW_AT_name"].value.decode()
+                side[name] = value_of(child.get_DIE_from_attribute("DW_AT_type"))
         return taken, returned
 
 
