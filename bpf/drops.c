@@ -66,7 +66,7 @@ INLINE void reply_is_dropped(struct packet *packet, u16 id, bool is_refused) {
     }
     record->is_expected = FITS;
     u64 socket = query->socket;
-    bool is_closed = !sockets.lookup(&socket);
+    bool is_closed = IS_OF_CLOSED(socket) || !sockets.lookup(&socket);
     if (!is_refused && !is_closed) continue;
     query->flags |= is_refused ? QUERY_REPLY_REFUSED : QUERY_LATE;
     query->reply_ns = bpf_ktime_get_ns();

@@ -64,6 +64,9 @@ enum status {
 #define LOOKUP_MAY_BE_MISSED 64 /* a map was full: queries of this lookup may be missing */
 #define LOOKUP_ANSWER_UNREAD 128 /* wire: all answers came while its thread was away from its event loop */
 #define LOOKUP_GOES_BY_TCP 512 /* wire: an answer was truncated, and its thread connects to the server */
+#define LOOKUP_MAY_ASK_AGAIN 4096 /* wire: all is answered, but with an error for which resolvers ask again */
+#define LOOKUP_LEFT 1024 /* wire: at end_ns its socket was closed unanswered; its program may ask again with another */
+#define LOOKUP_MOVED 2048 /* wire: it did */
 #define LOOKUP_SUPPORTING 1048576 /* of a daemon that is followed, not a target: neither counted nor told of itself */
 #define LOOKUP_BEFORE_ATTACH 256 /* it began before tracing did: since start_ns it is known */
 
@@ -78,7 +81,7 @@ enum status {
 #define QUERY_REPLY_REFUSED 128 /* a reply came at reply_ns, and this host's own firewall dropped it */
 
 struct query {
-  __u64 socket; /* identity only: the kernel's struct sock */
+  __u64 socket; /* identity only: the kernel's struct sock; odd: one that is closed */
   __u64 sent_ns;
   __u64 resent_ns; /* the latest repetition with the same id to the same server */
   __u64 reply_ns;

@@ -9,6 +9,11 @@
 
 #define WIRE_KEY(socket, name_hash) ((((socket) ^ (name_hash)) * 0x9E3779B97F4A7C15ULL) | 1ULL << 63)
 
+/* What a query keeps of a socket that is closed: its address may be that of another one soon, and those are even. */
+#define OF_CLOSED(socket) ((socket) | 1)
+#define IS_OF_CLOSED(socket) ((socket) & 1)
+#define WAS_SOCKET(socket) ((socket) & ~1ULL)
+
 INLINE bool is_same_server(struct query *query, struct packet *packet) {
   return query->family == packet->family && ((u64 *)query->server)[0] == ((u64 *)packet->peer)[0] &&
          ((u64 *)query->server)[1] == ((u64 *)packet->peer)[1];
@@ -53,6 +58,7 @@ INLINE void add_question(struct lookup *record, struct packet *packet, struct qu
     }
   }
   UNKNOWN(n);
+  record->flags &= ~LOOKUP_MAY_ASK_AGAIN;
   if (n < MAX_QUERIES) {
     fill_query(&record->queries[n], packet, question, now);
     record->query_count = n + 1;
@@ -140,6 +146,17 @@ INLINE u64 has_good_answer(struct lookup *record, u64 is_closed) {
   return is_good & 1;
 }
 
+/* The socket that it was begun on, or went on with. */
+INLINE u64 open_socket_of(struct lookup *record) {
+  u64 found = 0;
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    u64 socket = record->queries[i].socket;
+    if (!found && !IS_OF_CLOSED(socket)) found = socket;
+    UNKNOWN(found);
+  }
+  return found;
+}
+
 INLINE void end_wire_lookup(struct lookup *record, u64 key, u32 flags) {
   u64 now = bpf_ktime_get_ns();
   record->status = STATUS_FAILED - has_good_answer(record, is_any(flags & LOOKUP_SOCKET_CLOSED)); /* or STATUS_OK */
@@ -152,7 +169,7 @@ INLINE void end_wire_lookup(struct lookup *record, u64 key, u32 flags) {
   }
   settle_questions(record);
   KEEP_IN_MEMORY();
-  forget_open_key(record->queries[0].socket, key);
+  forget_open_key(open_socket_of(record), key);
   KEEP_IN_MEMORY();
   bool is_told = record->flags & LOOKUP_SUPPORTING ? took_ns >= slow_after_ns() : is_worth_telling(record->status, took_ns);
   tell_and_forget(record, key, is_told);
@@ -176,7 +193,8 @@ INLINE bool has_epoll_loop(struct dns_socket *socket) {
 INLINE bool is_complete(struct lookup *record) {
   LOOP (int i = 0; i < MAX_QUERIES; i++) {
     if (i >= record->query_count) break;
-    if (!(record->queries[i].flags & (QUERY_ANSWERED | QUERY_SETTLED | QUERY_NO_MESSAGE))) return false;
+    struct query *query = &record->queries[i];
+    if (!(query->flags & (QUERY_ANSWERED | QUERY_SETTLED | QUERY_NO_MESSAGE)) && !IS_OF_CLOSED(query->socket)) return false;
   }
   return record->more_queries == record->more_answered;
 }
@@ -223,9 +241,65 @@ INLINE bool is_left_unread(struct dns_socket *socket, struct lookup *record, u64
 INLINE bool has_asked_this(struct lookup *record, struct question *question) {
   LOOP (int i = 0; i < MAX_QUERIES; i++) {
     if (i >= record->query_count) break;
-    if (record->queries[i].type == question->type && record->queries[i].id != question->id) return true;
+    struct query *query = &record->queries[i];
+    if (query->type == question->type && query->id != question->id && !IS_OF_CLOSED(query->socket)) return true;
   }
   return false;
+}
+
+/* A resolver waits for its server a second at least. */
+#define AN_ATTEMPT_NS 900000000ULL
+
+/* Where a process's lookup without a socket is found by what it will ask again. Told from other places by its port,
+ * which none has, and this id: */
+#define PLACE_OF_LEFT 1
+INLINE struct waiting *left_at(u32 host_pid, u32 question_hash) {
+  int place = (host_pid * 31 + question_hash) & (WAITING_PLACES - 1);
+  return waiting.lookup(&place);
+}
+
+/* Its socket is closed without an answer. Resolvers that take a socket for each attempt ask again at once: it stays
+ * open for that, and for the answer that comes too late. Otherwise the agent ends it. */
+INLINE bool leave_socket(struct lookup *record, u64 key, u64 socket) {
+  u64 now = bpf_ktime_get_ns();
+  if (now - record->start_ns < AN_ATTEMPT_NS || record->query_count >= MAX_QUERIES) return false;
+  if (record->flags & LOOKUP_SUPPORTING) return false;
+  u64 unanswered = 0;
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    if (i >= record->query_count) break;
+    struct query *query = &record->queries[i];
+    u64 is_here = 1 ^ is_any(query->socket ^ socket | query->transport ^ IPPROTO_UDP);
+    struct question_key asked_as = {.socket = query->socket, .id = query->id};
+    query->socket |= is_here; /* OF_CLOSED */
+    if (is_here) asked.delete(&asked_as);
+    u64 is_first = is_here & (1 ^ is_any(unanswered)) & (1 ^ is_any(query->flags & QUERY_ANSWERED));
+    unanswered |= query->question_hash & -is_first;
+    UNKNOWN(unanswered);
+  }
+  struct waiting *place = left_at(record->host_pid, unanswered);
+  if (!place || !unanswered) return false;
+  place->key = key;
+  place->question_hash = unanswered;
+  place->id = PLACE_OF_LEFT;
+  place->port = 0;
+  record->end_ns = now;
+  record->flags |= LOOKUP_LEFT;
+  return true;
+}
+
+/* The lookup that asks this again, with a new socket; NULL: none. */
+INLINE struct lookup *take_left(struct dns_socket *socket, struct question *question, u64 *key) {
+  u32 host_pid = socket->call_key >> 32;
+  struct waiting *place = left_at(host_pid, question->hash);
+  if (!place || place->port || place->id != PLACE_OF_LEFT || place->question_hash != question->hash) return NULL;
+  *key = place->key;
+  struct lookup *record = lookups.lookup(key);
+  if (!record || record->host_pid != host_pid || !(record->flags & LOOKUP_LEFT)) return NULL;
+  place->id = 0;
+  record->flags = (record->flags & ~LOOKUP_LEFT) | LOOKUP_MOVED;
+  record->end_ns = 0;
+  remember_open_key(socket, *key);
+  return record;
 }
 
 /* A message of a target leaves for a DNS server. */
@@ -258,11 +332,20 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
   if (call) {
     record = record_of(call, key);
   } else {
-    key = socket->open_keys[0]; /* of a connection that was made for it */
-    if (!is_udp && key) record = lookups.lookup(&key);
-    if (record && !(record->flags & LOOKUP_GOES_BY_TCP)) record = NULL;
-    if (record && key != WIRE_KEY(record->queries[0].socket, question.name_hash)) record = NULL;
+    key = socket->open_keys[0]; /* of a connection that was made for it, or the socket that it goes on with */
+    if (key) record = lookups.lookup(&key);
+    if (record && !(record->flags & (is_udp ? LOOKUP_MOVED : LOOKUP_GOES_BY_TCP))) record = NULL;
+    if (record && key != WIRE_KEY(WAS_SOCKET(record->queries[0].socket), question.name_hash)) record = NULL;
+    if (!record && is_udp) record = take_left(socket, &question, &key);
     if (!record) {
+      key = first_key;
+      record = lookups.lookup(&key);
+      /* It began on a socket at this very address, which is closed. */
+      if (record && record->flags & (LOOKUP_LEFT | LOOKUP_MOVED)) {
+        key = other_key;
+        record = lookups.lookup(&key);
+      }
+    } else if (is_udp && has_asked_this(record, &question)) {
       key = first_key;
       record = lookups.lookup(&key);
     }
@@ -412,7 +495,10 @@ INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, st
     return;
   }
   /* Its program asks again on this socket, or closes it. */
-  if (has_retried(record) && !has_epoll_loop(socket)) return;
+  if (has_retried(record) && !(record->flags & LOOKUP_SUPPORTING) && !has_epoll_loop(socket)) {
+    record->flags |= LOOKUP_MAY_ASK_AGAIN;
+    return;
+  }
   if (packet->transport == IPPROTO_TCP && socket->open_keys[0] == key) socket->open_keys[0] = 0;
   if (record->flags & LOOKUP_ANSWER_UNREAD || is_left_unread(socket, record, key)) return;
   end_wire_lookup(record, key, 0);

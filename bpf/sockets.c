@@ -101,7 +101,8 @@ int socket_closes(struct bpf_sock *ctx) {
     struct lookup *record = lookups.lookup(&lookup_key);
     if (!record) continue;
     if (record->flags & LOOKUP_GOES_BY_TCP && socket->transport == IPPROTO_UDP) continue; /* it goes on there */
-    bool is_answered = record->flags & LOOKUP_ANSWER_UNREAD || (is_complete(record) && has_retried(record));
+    bool is_answered = record->flags & (LOOKUP_ANSWER_UNREAD | LOOKUP_MAY_ASK_AGAIN);
+    if (!i && !is_answered && leave_socket(record, lookup_key, socket->socket)) continue;
     end_wire_lookup(record, lookup_key, is_answered ? 0 : LOOKUP_SOCKET_CLOSED);
   }
   u64 now = bpf_ktime_get_ns();

@@ -111,6 +111,9 @@ class LookupFlag(IntFlag):
     ANSWER_UNREAD = 128
     BEFORE_ATTACH = 256
     GOES_BY_TCP = 512
+    LEFT = 1024
+    MOVED = 2048
+    MAY_ASK_AGAIN = 4096
     SUPPORTING = 1048576
 
 

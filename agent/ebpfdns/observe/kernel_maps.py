@@ -32,6 +32,8 @@ CALL_IS_EARLIER_AT = {name: at for name, at, _ in boundary.CALL.offsets()}["is_e
 LOOKUP_STATUS_AT = {name: at for name, at, _ in boundary.LOOKUP.offsets()}["status"]
 #: connects that are wanted whatever their age
 ANY_AGE = boundary.ConnectFlag.BEFORE_ATTACH | boundary.ConnectFlag.SUPPORTING
+#: … and such lookups
+OF_ANY_AGE = boundary.LookupFlag.SUPPORTING | boundary.LookupFlag.LEFT
 WAIT_RETURNS_AT = {name: at for name, at, _ in boundary.WAIT.offsets()}["returns"]
 
 
@@ -129,14 +131,14 @@ class KernelMaps:
     def open_lookups(self, older_than_ns: int) -> list[bytes]:
         """Records of lookups that began before a time, or before tracing did, and have not ended.
 
-        Those of followed daemons are there whatever their age.
+        Those of followed daemons are there whatever their age, and those that have no socket any more.
         """
 
         def is_wanted(raw: memoryview, at: int) -> bool:
             if raw[at + LOOKUP_STATUS_AT]:
                 return False
             flags, key, start_ns = struct.unpack_from("=IQQ", raw, at + 4)
-            return start_ns < older_than_ns or is_earlier(key) or bool(flags & boundary.LookupFlag.SUPPORTING)
+            return start_ns < older_than_ns or is_earlier(key) or bool(flags & OF_ANY_AGE)
 
         return list(self._select("lookups", boundary.LOOKUP_BYTES, is_wanted))
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ebpfdns.observe.kernel_maps import KernelMaps
 
 ANY_AGE_NS = (1 << 64) - 1
-#: SERVFAIL, NOTIMP, REFUSED: RETRIED_RCODES of bpf/questions.c
-RETRIED = frozenset({2, 4, 5})
 _OFFSETS = {field: at for field, at, _ in boundary.LOOKUP.offsets()}
 _DONE = QueryFlag.ANSWERED | QueryFlag.NO_MESSAGE
 
@@ -31,7 +29,7 @@ def end_lookups_of_closed_sockets(maps: KernelMaps) -> list[bytes]:
     frames = []
     for raw in maps.open_lookups(ANY_AGE_NS):
         head = boundary.LOOKUP.unpack(raw)
-        if head.api != Api.WIRE or not head.query_count:
+        if head.api != Api.WIRE or not head.query_count or head.flags & LookupFlag.LEFT:
             continue
         closed_ns = closed.get(boundary.QUERY.unpack(raw, boundary.LOOKUP.size).socket, 0)
         took_ns = closed_ns - head.start_ns
@@ -41,6 +39,25 @@ def end_lookups_of_closed_sockets(maps: KernelMaps) -> list[bytes]:
     for socket in closed:
         maps.forget_closed_socket(socket)
     return frames
+
+
+def end_left(maps: KernelMaps, pid: int | None = None) -> list[bytes]:
+    """Frames of lookups, of a process or all, whose socket was closed: they will not go on with another."""
+    left = [raw for raw in maps.open_lookups(0) if boundary.LOOKUP.unpack(raw).flags & LookupFlag.LEFT]
+    ended = [end_as_left(maps, raw) for raw in left if pid in (None, boundary.LOOKUP.unpack(raw).pid)]
+    return [frame for frame in ended if frame is not None]
+
+
+def end_as_left(maps: KernelMaps, raw: bytes) -> bytes | None:
+    """The frame of a lookup that ended with its socket; None when its program has asked again meanwhile."""
+    head = boundary.LOOKUP.unpack(raw)
+    now = maps.lookup_of(head.key)
+    if now is None or not boundary.LOOKUP.unpack(now).flags & LookupFlag.LEFT:
+        return None
+    if not drop(maps, raw, Counter.LOOKUPS_FAILED, head.end_ns - head.start_ns):
+        return None
+    flags = head.flags & ~LookupFlag.LEFT | LookupFlag.SOCKET_CLOSED
+    return _ended(raw, flags, head.query_count, head.end_ns, Status.FAILED)
 
 
 def end_as_read(maps: KernelMaps, raw: bytes) -> bytes | None:
@@ -57,15 +74,6 @@ def end_as_read(maps: KernelMaps, raw: bytes) -> bytes | None:
         return None
     status = Status.OK if is_ok else Status.FAILED
     return _ended(raw, head.flags & ~LookupFlag.ANSWER_UNREAD, head.query_count, end_ns, status)
-
-
-def may_ask_again(raw: bytes) -> bool:
-    """Whether it is answered, and open only because of an error for which resolvers ask again."""
-    head = boundary.LOOKUP.unpack(raw)
-    queries = queries_of(raw)
-    is_answered = head.more_queries == head.more_answered and all(query.flags & _DONE for query in queries)
-    codes = {query.rcode for query in queries if query.flags & QueryFlag.ANSWERED}
-    return is_answered and bool(codes & RETRIED)
 
 
 def has_asked_again(raw: bytes) -> bool:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 WIRE_GIVEN_UP_NS = 35_000_000_000
 #: A resolver that was told SERVFAIL asks again before this is over, or not at all (musl: half its time-out).
 ASKS_AGAIN_NS = 6_000_000_000
+#: A resolver that closes its socket and asks again with another one does so at once.
+MOVES_NS = 100_000_000
 #: The end of a connect is told within milliseconds; a record that ended earlier lost its teller.
 CONNECT_END_GRACE_NS = 2_000_000_000
 #: Things told of in one scan: the lines of many stuck at once come out in portions.
@@ -136,6 +138,11 @@ class Scanner:
         expired: list[bytes] = []
         read: list[bytes] = []
         for raw, key, start_ns, _, pid, tid in lookups:
+            if _flags(raw) & LookupFlag.LEFT:
+                is_over = now_ns - boundary.LOOKUP.unpack(raw).end_ns > MOVES_NS
+                frame = leftovers.end_as_left(self._maps, raw) if is_over else None
+                read += [] if frame is None else [frame]
+                continue
             is_due = self._is_lookup_due(key, start_ns, now_ns)
             if _flags(raw) & LookupFlag.ANSWER_UNREAD:
                 if is_due and self._was_read(raw, pid):
@@ -146,7 +153,7 @@ class Scanner:
                 if leftovers.drop(self._maps, raw, Counter.LOOKUPS_ABANDONED):
                     expired.append(raw)
                 continue
-            elif key & WIRE_BIT and leftovers.may_ask_again(raw):
+            elif _flags(raw) & LookupFlag.MAY_ASK_AGAIN:
                 if now_ns - leftovers.latest_packet_ns(raw) > ASKS_AGAIN_NS:
                     frame = leftovers.end_as_read(self._maps, raw)
                     read += [] if frame is None else [frame]

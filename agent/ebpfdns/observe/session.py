@@ -176,6 +176,7 @@ class Session:
         """The last frames, a `target` line each, the last `stats`, and everything on its way out."""
         self._read_frames()
         self._end_leftovers()
+        self._end_left(None)
         for pid in list(self._targets):
             self._release(pid, "exited" if self._targets[pid].has_exited() else "detached")
         self._followed.release()
@@ -312,6 +313,11 @@ class Session:
         if frames := leftovers.end_lookups_of_closed_sockets(self._kernel.maps):
             self._feed(items.Frames(**self._now(), frames=frames))
 
+    def _end_left(self, pid: int | None) -> None:
+        """Lookups of a process, or of all, that wait for their program to ask again: it will not."""
+        if frames := leftovers.end_left(self._kernel.maps, pid):
+            self._feed(items.Frames(**self._now(), frames=frames))
+
     def _follow_processes(self, plan: Plan) -> None:
         """Libraries that new programs map by and by, and processes that are gone."""
         now_ns = time.monotonic_ns()
@@ -330,6 +336,7 @@ class Session:
             now = self._now()
             if frames := self._earlier.end_of(pid, now["now_ns"]):
                 self._feed(items.Frames(**now, frames=frames))
+            self._end_left(pid)
             self._close_open_things()
             self._release(pid, "exited")
 
