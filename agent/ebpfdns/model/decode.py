@@ -96,7 +96,7 @@ def lookup(raw: bytes | memoryview) -> Lookup:
         name=name,
         name_cut=bool(flags & LookupFlag.NAME_CUT),
         address=address,
-        end_ns=(head.end_ns or None) if head.status else None,
+        end_ns=head.end_ns or None,
         code=head.code if flags & LookupFlag.CODE_IS_KNOWN else None,
         family=None if is_earlier or head.api == Api.WIRE else FAMILIES.get(head.family),
         service=_text(head.service) or None,
