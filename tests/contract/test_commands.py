@@ -97,7 +97,7 @@ def test_attach_has_its_options() -> None:
 
 def test_run_has_the_options_of_attach_and_its_own() -> None:
     """Whatever `attach` can be told about lines, `run` can be told too, by the same names."""
-    own = {"--user", "--fail-on-stuck", "--junit", "--summary", "--no-children"}
+    own = {"--user", "--fail-on-stuck", "--junit", "--no-summary", "--no-children", "--no-hold"}
     not_for_commands = {"--pid", "--dry-run"}
     shared = options(command("attach")).keys() - not_for_commands
     assert (shared | own) - all_names(command("run")) == set()

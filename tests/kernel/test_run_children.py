@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +13,9 @@ from program import of_this_machine
 from running import run
 
 from ebpfdns.lab.faults import FAULTS
+from ebpfdns.observe import target
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ebpfdns.lab.namespace import Sandbox
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="BPF needs root")]
@@ -58,3 +58,53 @@ def test_without_children_only_the_command_is_traced(sandbox: Sandbox, programs:
         ran = run(sandbox, "--all", "--no-children", command=["sh", "-c", script])
     assert [line["lookup"]["name"] for line in ran.of("lookup")] == ["own.lab.test"]
     assert ran.code == 0
+
+
+@again
+@pytest.mark.parametrize("flavour", ["musl", "musl-static"])
+def test_a_program_that_did_not_exist_is_probed_before_it_begins(
+    sandbox: Sandbox, programs: dict[str, Path], tmp_path: Path, flavour: str
+) -> None:
+    """23 programs that the command makes itself look up at once: all are told by their calls."""
+    binary = of_this_machine(programs, f"lookup-{flavour}")
+    path = f"{tmp_path}/fresh-$i"
+    fresh = f"cp {binary} {path}; {path} --name c$i.lab.test --threads 0 >/dev/null"
+    with FAULTS["healthy"].setup(sandbox, log=False):
+        script = f"i=0; while [ $i -lt 23 ]; do {fresh}; i=$((i + 1)); done"
+        ran = run(sandbox, "--all", command=["sh", "-c", script])
+    whole(ran.lines)
+    told = {line["lookup"]["name"]: line for line in ran.of("lookup")}
+    assert sorted(told) == sorted(f"c{number}.lab.test" for number in range(23))
+    assert {line["lookup"]["api"] for line in told.values()} == {"getaddrinfo"}
+    assert {line["process"]["executable"]["path"] for line in told.values()} == {
+        f"{tmp_path}/fresh-{number}" for number in range(23)
+    }
+    missing = {text for line in ran.of("target") for text in line["target"]["coverage"]["missing"]}
+    assert target.LATE not in missing
+    assert ran.lookups["started"] == ran.lookups["ok"] == 23
+
+
+def test_what_was_not_held_is_told_as_late(
+    sandbox: Sandbox, programs: dict[str, Path], tmp_path: Path
+) -> None:
+    """--no-hold: a program with its own libc is probed when it already runs, and its coverage says so."""
+    binary = of_this_machine(programs, "lookup-musl-static")
+    several = "--threads 0 --count 101 --repeat-delay-us 5000"
+    with FAULTS["healthy"].setup(sandbox, log=False):
+        script = f"cp {binary} {tmp_path}/fresh; {tmp_path}/fresh --name www.lab.test {several}; true"
+        ran = run(sandbox, "--all", "--no-hold", command=["sh", "-c", script])
+    found = [line for line in ran.of("target") if line["process"]["executable"]["name"] == "fresh"]
+    assert target.LATE in found[-1]["target"]["coverage"]["missing"]
+    assert "getaddrinfo" in {line["lookup"]["api"] for line in ran.of("lookup")}
+
+
+def test_nobody_else_is_held(sandbox: Sandbox) -> None:
+    """The command has mounts of its own, and shares its network, pids and users with everybody."""
+    spaces = "for space in mnt net pid user uts ipc; do readlink /proc/self/ns/$space; done"
+    folder = Path(f"/proc/{sandbox.holder_pid}/ns")
+    ours = [str((folder / space).readlink()) for space in ("mnt", "net", "pid", "user")]
+    held = run(sandbox, command=["sh", "-c", spaces]).stdout.decode().split()
+    free = run(sandbox, "--no-hold", command=["sh", "-c", spaces]).stdout.decode().split()
+    assert free[:4] == ours
+    assert held[0] != ours[0]
+    assert held[1:] == free[1:]

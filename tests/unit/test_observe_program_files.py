@@ -70,10 +70,10 @@ def test_the_environment_is_the_one_that_was_given() -> None:
 def test_a_program_will_have_the_libc_of_its_loader() -> None:
     """What a dynamic program of this machine will have mapped is known from its file."""
     known = [libraries.Library("glibc", "2.36", "/libc.so.6", 1, 2, {"getaddrinfo": 7}, None)]
-    found = libraries.find_in_program(os.path.realpath(sys.executable), known)
+    found = libraries.find_in_program(PYTHON, libraries.loader_of(PYTHON, ""), known)
     assert found in (known, [])  # []: this Python is not glibc's
-    assert libraries.find_in_program("/etc/passwd", known) == []
-    assert libraries.find_in_program("/no/such/file", known) == []
+    assert libraries.find_in_program("/etc/passwd", None, known) == []
+    assert libraries.find_in_program("/no/such/file", None, known) == []
 
 
 def test_a_user_is_found_by_name_and_number() -> None:
@@ -88,6 +88,7 @@ def test_a_user_is_found_by_name_and_number() -> None:
         users.find("no-such-user")
 
 
+PYTHON = os.path.realpath(sys.executable)
 QUESTION = bytes.fromhex("c459010000010000000000000570726f787906676f6c616e67036f72670000010001")
 
 

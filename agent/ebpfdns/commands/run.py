@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ebpfdns import logs
 from ebpfdns.commands import shared_options
 from ebpfdns.commands.tracing import open_kernel
 from ebpfdns.errors import EbpfdnsError, UsageError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ebpfdns.observe.command import Command
+    from ebpfdns.observe.exec_gate import ExecGate
     from ebpfdns.publish.rendering import Render
 
 STUCK_CODE = 5
@@ -56,6 +58,7 @@ class Wanted:
     fail_on_stuck: bool
     junit: Path | None
     summary: bool
+    hold: bool
 
     @property
     def title(self) -> str:
@@ -72,6 +75,12 @@ class Wanted:
     click.option("--output", help="File for the lines (- is stdout).  [default: stderr]"),
 )
 @click.option("--user", metavar="NAME", help="Run it as this user, with that user's HOME.")
+@click.option(
+    "--hold/--no-hold",
+    default=True,
+    show_default=True,
+    help="Hold each program it starts until that is probed.",
+)
 @click.option("--fail-on-stuck", is_flag=True, help=f"End with {STUCK_CODE} when a lookup got stuck.")
 @click.option(
     "--junit", type=click.Path(path_type=Path), help="JUnit XML: a failed case for each stuck lookup."
@@ -87,6 +96,7 @@ def command(
     fail_on_stuck: bool,
     junit: Path | None,
     summary: bool,
+    hold: bool,
     **shared: Any,  # noqa: ANN401 - as click hands them over
 ) -> int:
     """Start CMD already traced, and what it starts too.
@@ -94,7 +104,7 @@ def command(
     Its exit code is CMD's own (128+N for a signal). Signals, terminal and stdout are CMD's, untouched.
     """
     tracing = shared_options.Tracing(**shared)
-    wanted = Wanted(argv, children, output, user, fail_on_stuck, junit, summary)
+    wanted = Wanted(argv, children, output, user, fail_on_stuck, junit, summary, hold)
     return _run(wanted, tracing)
 
 
@@ -112,7 +122,8 @@ def _run(wanted: Wanted, tracing: shared_options.Tracing) -> int:
     path = program_files.found_command(wanted.argv[0], environment)
     report = None if wanted.junit is None else _opened(wanted.junit)
     closing, started_ns, started = Closing(), time.monotonic_ns(), rfc3339(time.time_ns())
-    with Command(wanted.argv, environment, path, user) as child:
+    wants_gate = wanted.children and wanted.hold
+    with Command(wanted.argv, environment, path, user, wants_own_mounts=wants_gate) as child:
         _trace(child, program_files.running_program(path), wanted, tracing, closing)
         code = child.wait()
         failure = child.failure()
@@ -152,7 +163,20 @@ def _trace(
         stack.callback(target.close)
         hidden = ONLY_IN_FILES if wanted.output is None and not tracing.publish_all else frozenset()
         session = Session(kernel, tracing.options(), _noting(closing, render, hidden), lines, recorder)
-        session.run_command(child, target, path)
+        session.run_command(child, target, path, _gate(child, stack))
+
+
+def _gate(child: Command, stack: contextlib.ExitStack) -> ExecGate | None:
+    """What holds the programs that the command starts; None where that cannot be, or is not wanted."""
+    from ebpfdns.observe.exec_gate import ExecGate  # noqa: PLC0415 - `ebpfdns --help` needs none of it
+
+    if not child.has_own_mounts():
+        return None
+    try:
+        return stack.enter_context(ExecGate(child.pid))
+    except OSError as error:
+        logs.info("programs are not held until they are probed", reason=str(error))
+        return None
 
 
 def _noting(closing: Closing, render: Render, hidden: frozenset[str]) -> Render:

@@ -18,6 +18,7 @@ import struct
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from ebpfdns.errors import CommandNotFoundError, CommandRefusedError
+from ebpfdns.observe import exec_gate
 from ebpfdns.observe.signal_queue import SignalQueue
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ STOPS = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 #: Python ignores these from its start on; a program does not expect that.
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 GO = b"!"
+OWN_MOUNTS, NO_MOUNTS = b"+", b"-"
 FAILURE = struct.Struct("=i")
 NOT_FOUND = frozenset({errno.ENOENT, errno.ENOTDIR})
 EXIT_BY_SIGNAL = 128
@@ -45,9 +47,16 @@ class Command:
     """A context manager: the child is there from the beginning; it runs its program after `release`."""
 
     def __init__(
-        self, argv: Sequence[str], environment: Mapping[bytes, bytes], path: str, user: User | None
+        self,
+        argv: Sequence[str],
+        environment: Mapping[bytes, bytes],
+        path: str,
+        user: User | None,
+        *,
+        wants_own_mounts: bool,
     ) -> None:
         """`path`: the program's file; `argv`: what it is told it was called as."""
+        self._wants_own_mounts = wants_own_mounts
         self.argv = list(argv)
         self._path = path
         self._status: int | None = None
@@ -75,6 +84,8 @@ class Command:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
             self.signals.restore()
             os.close(self._go_write)
+            has_own_mounts = self._wants_own_mounts and exec_gate.leave_mount_namespace()
+            os.write(failure_write, OWN_MOUNTS if has_own_mounts else NO_MOUNTS)
             if os.read(self._go_read, 1) != GO:
                 os._exit(1)  # our parent has given up, or is gone
             if user is not None:
@@ -98,6 +109,10 @@ class Command:
         self.signals.close()
         os.close(self._pidfd)
         os.close(self._failure_read)
+
+    def has_own_mounts(self) -> bool:
+        """Whether it has a mount namespace of its own; once, before `release`."""
+        return os.read(self._failure_read, 1) == OWN_MOUNTS
 
     def release(self) -> None:
         """Let it run its program."""

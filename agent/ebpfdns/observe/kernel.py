@@ -155,6 +155,10 @@ class Kernel:
         finally:
             os.close(fd)
 
+    def is_probed(self, library: Library) -> bool:
+        """Whether the functions of this library are probed, for all processes that have it."""
+        return (library.device, library.inode, -1) in self._libraries
+
     def attach_library(self, library: Library, pid: int, alive_tid: int) -> list[str]:
         """Probe the functions of a library this process has mapped; what could not be. Twice is once."""
         bound_to = -1 if self.variant.filter_calls else pid

@@ -103,7 +103,7 @@ def find_libraries(process: Process) -> list[Library]:
     return [library if library.version else replace(library, version=version) for library in found]
 
 
-def find_in_program(path: str, known: Sequence[Library]) -> list[Library]:
+def find_in_program(path: str, loader: str | None, known: Sequence[Library]) -> list[Library]:
     """What the program in this file will have mapped, as far as its file says; [] when it does not.
 
     `known`: libcs of the same root directory. A loader of glibc's will load the one that is among them;
@@ -112,7 +112,6 @@ def find_in_program(path: str, known: Sequence[Library]) -> list[Library]:
     own = _library(path, None, is_program=True)
     if own is not None:
         return [own]
-    loader = _loader(path)
     if loader is None:
         return []
     if _MUSL_NAME.fullmatch(loader.rpartition("/")[2]):
@@ -121,15 +120,15 @@ def find_in_program(path: str, known: Sequence[Library]) -> list[Library]:
     return [library for library in known if library.kind == "glibc"]
 
 
-def _loader(path: str) -> str | None:
-    """The dynamic loader of the program in this file."""
+def loader_of(path: str, root: str) -> str | None:
+    """The dynamic loader of the program in this file, to be opened by us; None for a static program."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
         elf = elf_symbols.parse(fd)
-        return None if elf is None else elf.loader
+        return None if elf is None or elf.loader is None else root + elf.loader
     finally:
         os.close(fd)
 

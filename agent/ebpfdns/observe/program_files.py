@@ -53,6 +53,15 @@ def _checked(name: str, path: str) -> str:
     return path
 
 
+def is_script(path: str) -> bool:
+    """Whether it is a text that names its interpreter."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - of any name
+            return file.read(len(SCRIPT_MARK)) == SCRIPT_MARK
+    except OSError:
+        return False
+
+
 def running_program(path: str) -> str:
     """Whose code runs when this file is run: its own, or that of the interpreter which it names."""
     for _ in range(MAX_INTERPRETERS):

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ebpfdns.observe.command import Command
+    from ebpfdns.observe.exec_gate import ExecGate
     from ebpfdns.observe.kernel import Kernel
+    from ebpfdns.observe.libraries import Library
     from ebpfdns.observe.plan import Options
     from ebpfdns.observe.recording import Recorder
     from ebpfdns.publish.line_output import LineOutput
@@ -98,6 +100,8 @@ class Session:
         self._execed: list[int] = []  # to be looked at again
         self._stop = False
         self._command: Command | None = None
+        self._gate: ExecGate | None = None
+        self._known: list[Library] = []  # libcs of the command's root directory
 
     # The whole of it.
 
@@ -107,13 +111,21 @@ class Session:
             self._start(targets)
             self._loop(wakeup_fd, lambda: bool(self._targets) and not (self._stop or self._output.closed))
 
-    def run_command(self, command: Command, target: Target, path: str) -> None:
+    def run_command(self, command: Command, target: Target, path: str, gate: ExecGate | None) -> None:
         """The same for a command that waits to be let go: until its end, or that of the time.
 
         Signals are the command's, and it goes on although nobody reads the lines. `path`: its program's file.
         """
-        self._command = command
-        self._start([target], lambda: target.will_run(path, self._kernel))
+        self._command, self._gate = command, gate
+
+        def know_program() -> None:
+            self._known = target.libraries
+            target.will_run(path, self._kernel, self._known)
+            target.becomes_foretold()
+
+        self._start([target], know_program)
+        if gate is not None:
+            self._poller.register(gate.fd, select.POLLIN)
         command.release()
         self._loop(command.signals.fd, lambda: target.pid in self._targets)
 
@@ -165,6 +177,7 @@ class Session:
         self._tell_attached(target)
 
     def _tell_attached(self, target: Target) -> None:
+        target.is_told = True
         self._feed(target.announced(self._kernel, **self._now()))
         self._feed_some(self._configurations.of([target.pid], **self._now()))
 
@@ -174,6 +187,9 @@ class Session:
 
     def _end(self) -> None:
         """The last frames, a `target` line each, the last `stats`, and everything on its way out."""
+        if self._gate is not None:
+            self._poller.unregister(self._gate.fd)
+            self._gate.close()
         self._read_frames()
         self._end_leftovers()
         self._end_left(None)
@@ -193,10 +209,23 @@ class Session:
     def _wait(self, plan: Plan, wakeup_fd: int) -> None:
         timeout_ms = max(0, plan.next_ns() - time.monotonic_ns()) / MS
         for fd, _ in self._poller.poll(timeout_ms):
-            if fd == wakeup_fd and self._command is not None:
+            if self._gate is not None and fd == self._gate.fd:
+                self._look_at_held(self._gate)
+            elif fd == wakeup_fd and self._command is not None:
                 self._command.attend()
             elif fd == wakeup_fd:
                 self._take_signals(read_signals(wakeup_fd))
+
+    def _look_at_held(self, gate: ExecGate) -> None:
+        """Programs that are about to run: nobody waits for longer than it takes to probe what is new."""
+        self._read_frames()  # who was born just now
+        for held in gate.held():
+            if held.pid not in self._targets:
+                self._read_frames()
+            target = self._targets.get(held.pid)
+            if target is not None:
+                with contextlib.suppress(NoSuchTargetError, ProcessLookupError):
+                    target.will_run(held.path, self._kernel, target.libraries or self._known, held.name)
 
     def _turn(self, plan: Plan) -> None:
         now_ns = time.monotonic_ns()
@@ -292,12 +321,20 @@ class Session:
             self._follow_child(pid)
         for pid in self._pipeline.execed:
             if pid in self._targets:
-                if not self._targets[pid].takes_up_foretold():
-                    self._targets[pid].runs_another_program()
-                    self._look_again(self._targets[pid], is_changed=True)
+                self._runs_another_program(self._targets[pid])
                 self._execed.append(pid)
         self._pipeline.forked.clear()
         self._pipeline.execed.clear()
+
+    def _runs_another_program(self, target: Target) -> None:
+        if not target.is_foretold:
+            target.runs_another_program()
+            self._look_again(target, is_changed=True)
+            return
+        target.becomes_foretold()
+        target.is_foretold = False
+        if not target.is_told:
+            self._tell_attached(target)
 
     def _take_kept(self, kept: int) -> None:
         """Lookups that ended while the ring was full leave the map now; `kept`: how many ever did so."""
@@ -357,6 +394,7 @@ class Session:
             return
         try:
             target = Target(pid)
+            target.was_found_running()
             target.attach(self._kernel)
         except (NoSuchTargetError, ProcessLookupError):
             self._kernel.maps.remove_target(pid)

@@ -14,19 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns.correlate import items
 from ebpfdns.errors import HostCannotTraceError, NoSuchTargetError
-from ebpfdns.observe import cgroups, go_surroundings, libraries, processes, thread_pools
+from ebpfdns.observe import cgroups, foretelling, go_surroundings, libraries, processes, thread_pools
 from ebpfdns.publish.lines import printable_text, rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ebpfdns.observe.kernel import Kernel
     from ebpfdns.observe.processes import Process
 
 
+COMM_BYTES = 15
 #: Nothing is worth the target's life: such a process is known from its packets only.
 DEADLY = (
     "library calls: on this kernel (6.11 to 6.13) a return probe can kill a process that has a seccomp filter"
 )
 REFUSED = "reading it was refused (the agent needs CAP_SYS_PTRACE; for other users' also DAC_READ_SEARCH)"
+LATE = "library calls of its first moments, before its libc was found: these are known from packets only"
 #: From 6.10 on each packet tells who sends it.
 UDP_SOCKETS_BEFORE = "DNS packets on UDP sockets that were connected before (seen from Linux 6.10 on)"
 
@@ -47,22 +51,31 @@ class Target:
         self._failures: list[str] = []
         self._refused: str | None = None
         #: what its next program will have mapped, as far as the file says: it maps it by and by
-        self._foretold: list[libraries.Library] = []
+        self._foretold: foretelling.Foretold | None = None
+        self._foretold_exe = ""
+        self._began_unprobed = False  # it ran before it was looked at
+        self._is_late = False
         self.is_foretold = False
+        self.is_told = False  # a line has told of the program that it runs, or is about to
         self._is_supporting = False
 
     def attach(self, kernel: Kernel) -> bool:
         """Probe what it has mapped now and see its packets; whether anything is new."""
-        self.process = processes.read_process(self.pid)
+        before = self.process
+        self.process = _with_program(processes.read_process(self.pid), before)
+        if self.process.exe != before.exe:
+            self._is_late = False
         self._refuse_other_numbers(kernel)
         self._refused = processes.refusal(self.process.alive_tid)
-        found = libraries.find_libraries(self.process) or self._foretold
+        found = libraries.find_libraries(self.process) or self._foretold_libraries()
         known = {(library.device, library.inode) for library in self.libraries}
         is_new = {(library.device, library.inode) for library in found} != known
         self.libraries = found
         if self._could_be_killed(kernel):
             self._failures = [DEADLY]
             found = []
+        if self._began_unprobed and any(one.functions and not kernel.is_probed(one) for one in found):
+            self._is_late = True
         self._attach_libraries(kernel, found)
         for pool in thread_pools.find_pools(self.process):
             self._failures += kernel.attach_pool(pool, self.pid, self.process.alive_tid)
@@ -70,7 +83,7 @@ class Target:
             self._wire_loss = self._attach_wire(kernel)
         return is_new
 
-    def _attach_libraries(self, kernel: Kernel, found: list[libraries.Library]) -> None:
+    def _attach_libraries(self, kernel: Kernel, found: Sequence[libraries.Library]) -> None:
         for library in found:
             try:
                 self._failures += kernel.attach_library(library, self.pid, self.process.alive_tid)
@@ -115,22 +128,45 @@ class Target:
         poller.register(self.pidfd, select.POLLIN)
         return bool(poller.poll(0))
 
+    def was_found_running(self) -> None:
+        """It is a child, or runs another program, of which nothing was known before it began."""
+        self._began_unprobed = True
+
     def runs_another_program(self) -> None:
         """exec: everything is to be found anew."""
-        self.libraries, self._failures, self._foretold = [], [], []
+        self.was_found_running()
+        self.libraries, self._failures, self._foretold = [], [], None
 
-    def will_run(self, path: str, kernel: Kernel) -> None:
-        """Before its exec: know it by its next program, and probe what that has."""
-        self.libraries = self._foretold = libraries.find_in_program(path, self.libraries)
-        self._attach_libraries(kernel, self.libraries)
-        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-        self.process = replace(self.process, exe=shown, name=posixpath.basename(shown))
-        self.is_foretold = True
+    def will_run(
+        self, path: str, kernel: Kernel, known: Sequence[libraries.Library], name: str | None = None
+    ) -> None:
+        """Before its exec: look at its next program, and probe what that has, so that nothing is missed.
 
-    def takes_up_foretold(self) -> bool:
-        """Whether this exec is the one that was foretold: then nothing is new."""
-        was_foretold, self.is_foretold = self.is_foretold, False
-        return was_foretold
+        `path`: for us to open; `name`: as the process names it; `known`: libcs that it may map.
+        """
+        found = foretelling.foretell(path, self.process.root, known)
+        if found is None:
+            return
+        if (
+            self.is_foretold
+            and self._foretold
+            and found.key in (self._foretold.key, self._foretold.loader_key)
+        ):
+            return  # it is the same once more, or the loader that it asks for
+        self._foretold = found
+        self._attach_libraries(kernel, found.libraries)
+        self._foretold_exe = os.fsencode(name or path).decode("utf-8", "backslashreplace")
+        self.is_foretold, self.is_told = True, False
+
+    def _foretold_libraries(self) -> list[libraries.Library]:
+        return [] if self._foretold is None else list(self._foretold.libraries)
+
+    def becomes_foretold(self) -> None:
+        """It is to be known by its next program from now on."""
+        name = posixpath.basename(self._foretold_exe)
+        self.process = replace(self.process, exe=self._foretold_exe, name=name)
+        self.libraries = self._foretold_libraries()
+        self._began_unprobed = self._is_late = False
 
     @property
     def resolver(self) -> str:
@@ -145,6 +181,8 @@ class Target:
             missing.append(
                 "library calls: no libc functions found in it; lookups are known from packets only"
             )
+        if self._is_late:
+            missing.append(LATE)
         if self._refused is not None:
             missing.append(f"{self._refused}: {REFUSED}")
         missing += self._failures + kernel.losses + ([self._wire_loss] if self._wire_loss else [])
@@ -206,6 +244,13 @@ class Target:
         """Let go of the pidfd."""
         with contextlib.suppress(OSError):
             os.close(self.pidfd)
+
+
+def _with_program(process: Process, before: Process) -> Process:
+    """One that is about to be gone has no program any more: it is the one that it had, by its name."""
+    if process.exe is not None or before.exe is None or process.name != before.name[:COMM_BYTES]:
+        return process
+    return replace(process, exe=before.exe, name=before.name)
 
 
 def identity_of(process: processes.Process) -> dict[str, Any]:
