@@ -26,6 +26,9 @@ DAEMONS = {
     "dnsmasq": ("dnsmasq-base", "libnetfilter-conntrack3", "libnfnetlink0", "libnftables1", "libjansson4"),
     "unbound": ("unbound", "libevent-2.1-7", "libprotobuf-c1", "libnghttp2-14"),
 }
+#: where a later systemd-resolved is that runs with this release's libc
+NEWER = "bookworm-backports"
+KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 CACHE = Path(__file__).resolve().parents[2] / "build/packages"
 LIBRARIES = tuple(
     f"{top}lib/{machine}-linux-gnu{below}"
@@ -35,18 +38,23 @@ LIBRARIES = tuple(
 )
 
 
-def unpacked(*names: str) -> Path:
-    """The tree of these packages; a skip where they cannot be had."""
+def unpacked(*names: str, suite: str = "") -> Path:
+    """The tree of these packages, of this release or of another `suite`; a skip where they cannot be had."""
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         pytest.skip("this needs apt-get and dpkg")
-    tree = CACHE / "_".join(names)
+    tree = CACHE / "_".join([*names, *([suite] if suite else [])])
     if tree.exists():
         return tree
     CACHE.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=CACHE))
     draft.chmod(0o755)
+    options = _of_suite(suite, draft) if suite else []
     fetched = subprocess.run(
-        ["apt-get", "download", "-q", *names], cwd=draft, capture_output=True, text=True, check=False
+        ["apt-get", *options, "download", "-q", *names],
+        cwd=draft,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if fetched.returncode:
         pytest.skip(f"apt-get download {' '.join(names)}: {fetched.stderr.strip()[-200:]}")
@@ -58,6 +66,28 @@ def unpacked(*names: str) -> Path:
     except OSError:  # somebody else was quicker
         shutil.rmtree(draft)
     return tree
+
+
+def _of_suite(suite: str, folder: Path) -> list[str]:
+    """Options with which apt-get knows that suite of Debian only; this system's own lists stay."""
+    lists, cache = folder / ".lists", folder / ".cache"
+    for place in (lists / "partial", cache / "archives/partial"):
+        place.mkdir(parents=True)
+    source = folder / ".list"
+    source.write_text(f"deb [signed-by={KEYS}] http://deb.debian.org/debian {suite} main\n")
+    settings = {"SourceList": source, "SourceParts": "/dev/null"}
+    words = [f"Dir::Etc::{name}={value}" for name, value in settings.items()]
+    words += [f"Dir::State::Lists={lists}", f"Dir::Cache={cache}"]
+    options = [word for setting in words for word in ("-o", setting)]
+    subprocess.run(["apt-get", *options, "update", "-q"], capture_output=True, check=False)
+    return options
+
+
+def newer_resolved() -> dict[str, str]:
+    """PATH and LD_LIBRARY_PATH with a systemd-resolved of a later release first."""
+    tree = unpacked(*DAEMONS["systemd-resolved"], suite=NEWER)
+    first = {"PATH": str(tree / "lib/systemd"), "LD_LIBRARY_PATH": library_path(tree)}
+    return {name: f"{value}:{daemons()[name]}" for name, value in first.items()}
 
 
 def modules() -> str:

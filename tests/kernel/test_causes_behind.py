@@ -115,6 +115,22 @@ def test_tls_is_blocked(sandbox: Sandbox, client: Callable[..., Program], way: s
     assert {"hop_found", "dot_strict"} < found.keys()
 
 
+@pytest.mark.parametrize("name", [DOT, SILENT])
+@again
+def test_a_later_systemd(
+    sandbox: Sandbox, client: Callable[..., Program], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """What is true of systemd-resolved 252 is true of a later one."""
+    for variable, value in packages.newer_resolved().items():
+        monkeypatch.setenv(variable, value)
+    with needed(FAULTS[name]).setup(sandbox, options=PATIENT):
+        lines = stuck(client("glibc"))
+    assert [line["cause"]["id"] for line in lines] == [name] * 3
+    (hop,) = lines[2]["chain"]
+    assert packages.NEWER in hop["process"]["executable"]["path"]
+    assert hop["state"] == "waiting"
+
+
 @pytest.mark.parametrize("way", ["glibc", "resolve"])
 @again
 def test_tls_stalls(sandbox: Sandbox, client: Callable[..., Program], way: str) -> None:
@@ -129,6 +145,17 @@ def test_tls_stalls(sandbox: Sandbox, client: Callable[..., Program], way: str) 
     assert connect["tcp"]["bytes_received"] == 0
     assert {"dot_hello_unanswered", "dot_strict"} < facts(lines[2]).keys()
     assert not {"syn_retransmitted", "dot_silent"} & facts(lines[2]).keys()
+
+
+@again
+def test_tls_session_is_silent(sandbox: Sandbox, client: Callable[..., Program]) -> None:
+    """A server that shakes hands and does not answer is told by what went each way: nothing is decrypted."""
+    with needed(FAULTS["resolved_dot_silent"]).setup(sandbox, options=PATIENT):
+        lines = stuck(client("glibc"))
+    assert verdict(lines[2]) == (DOT, "confirmed")
+    assert facts(lines[2])["dot_silent"]["bytes_received"] > 0
+    assert not {"syn_retransmitted", "dot_hello_unanswered"} & facts(lines[2]).keys()
+    assert lines[2]["chain"][0]["state"] == "waiting"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -237,3 +264,13 @@ def test_not_followed(sandbox: Sandbox, client: Callable[..., Program]) -> None:
     assert lines[2]["chain"] == []
     told = [datetime.fromisoformat(line["ts"]) for line in lines]
     assert told == sorted(told)
+
+
+@again
+def test_tls_is_tried_first(client: Callable[..., Program], sandbox: Sandbox) -> None:
+    """systemd-resolved that may go on in the clear is told from one that may not. Last: its wall stays."""
+    with needed(FAULTS["resolved_degraded"]).setup(sandbox, options=PATIENT):
+        lines = stuck(client("glibc"))
+    assert {line["cause"]["id"] for line in lines} == {"resolved_degraded"}
+    assert verdict(lines[2])[1] == "confirmed"
+    assert {"syn_retransmitted", "dot_opportunistic"} < facts(lines[2]).keys()

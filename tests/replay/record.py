@@ -118,6 +118,8 @@ STORIES = {
     "resolved_stub_silent": Story("resolved_stub_silent"),
     "resolved_dot_blocked": Story("resolved_dot_blocked", options="timeout:3 attempts:1"),
     "resolved_dot_stalled": Story("resolved_dot_stalled", options="timeout:3 attempts:1"),
+    "resolved_dot_silent": Story("resolved_dot_silent", options="timeout:3 attempts:1"),
+    "resolved_degraded": Story("resolved_degraded", options="timeout:3 attempts:1"),
     "resolved_upstream_silent": Story("resolved_upstream_silent"),
     "forwarder_upstream_silent": Story("forwarder_upstream_silent"),
     "avahi_stall": Story("avahi_stall", name="printer.local", stops_at="lookup_stuck"),

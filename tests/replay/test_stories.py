@@ -66,6 +66,8 @@ CAUSES: dict[str, list[str | None]] = {
     "resolved_stub_silent": ["resolved_stub_silent"],
     "resolved_dot_blocked": ["resolved_dot_blocked"],
     "resolved_dot_stalled": ["resolved_dot_blocked"],
+    "resolved_dot_silent": ["resolved_dot_blocked"],
+    "resolved_degraded": ["resolved_degraded"],
     "resolved_upstream_silent": ["resolved_upstream_silent"],
     "forwarder_upstream_silent": ["forwarder_upstream_silent"],
     "avahi_stall": ["avahi_stall"],

@@ -12,7 +12,12 @@ from ebpfdns.diagnose.judge import judge
 from ebpfdns.model.facts import Hop, HopConnect, Query, Server, Situation
 
 DOT, UPSTREAM, FORWARDER = "resolved_dot_blocked", "resolved_upstream_silent", "forwarder_upstream_silent"
-STUB_SILENT, IPC, NSCD = "resolved_stub_silent", "resolved_ipc_stall", "nscd_stall"
+DEGRADED, STUB_SILENT, IPC, NSCD = (
+    "resolved_degraded",
+    "resolved_stub_silent",
+    "resolved_ipc_stall",
+    "nscd_stall",
+)
 STUB, LOCAL = "127.0.0.53", "127.0.0.1"
 RESOLVE, NSCD_PATH = "/run/systemd/resolve/io.systemd.Resolve", "/run/nscd/socket"
 
@@ -67,7 +72,7 @@ def at_path(path: str, *chain: Hop, age: float = 1.2, **more: Any) -> Situation:
     return situation(age=age, chain=chain, thread=local_thread(path), **more)
 
 
-SENT_AND_SILENT = {"bytes_sent": 700, "bytes_received": 4000, "sent_ago_ns": S, "received_ago_ns": S}
+SENT = {"bytes_sent": 700, "bytes_received": 4000, "sent_ago_ns": S, "received_ago_ns": S}
 
 
 @rows(
@@ -78,29 +83,39 @@ SENT_AND_SILENT = {"bytes_sent": 700, "bytes_received": 4000, "sent_ago_ns": S, 
     ("the hello has no answer", stub(strict(dot(up=True, hello_ns=at(0.02)))), DOT, "confirmed"),
     (
         "the hello was sent before it was followed",
-        stub(strict(dot(up=True, bytes_sent=300, bytes_received=0, sent_ago_ns=S))),
+        stub(strict(dot(up=True, bytes_sent=300, bytes_received=0, sent_ago_ns=S, is_silent=True))),
         DOT,
         "confirmed",
     ),
-    ("the session is up and silent", stub(strict(dot(up=True, **SENT_AND_SILENT))), DOT, "confirmed"),
-    (
-        "an idle session carried nothing for us",
-        stub(strict(dot(up=True, **SENT_AND_SILENT | {"sent_ago_ns": 60 * S, "received_ago_ns": 60 * S}))),
-        STUB_SILENT,
-        "likely",
-    ),
-    (
-        "the session has just answered",
-        stub(strict(dot(up=True, **SENT_AND_SILENT | {"received_ago_ns": S // 100}))),
-        STUB_SILENT,
-        "likely",
-    ),
+    ("the session is up and silent", stub(strict(dot(up=True, **SENT, is_silent=True))), DOT, "confirmed"),
+    ("a session that is not silent", stub(strict(dot(up=True, **SENT))), STUB_SILENT, "likely"),
     ("over the local socket", at_path(RESOLVE, strict(dot(), asked_at=RESOLVE)), DOT, "confirmed"),
     ("the daemon is stopped", stub(strict(dot(), process_state="T")), STUB_SILENT, "likely"),
     ("nothing is open behind it", stub(strict()), STUB_SILENT, "likely"),
 )
 def test_dot(seen: Situation, expected: tuple[str, str]) -> None:
     """What keeps DNS over TLS from working is told from what does not concern it."""
+    assert verdict(seen) == expected
+
+
+def may_fall_back(*connects: HopConnect) -> Hop:
+    """TLS is tried first, and not a must."""
+    return hop(connects=connects, dns_over_tls="opportunistic")
+
+
+@rows(
+    ("SYN sent again", stub(may_fall_back(dot())), DEGRADED, "confirmed"),
+    ("too early", stub(may_fall_back(dot()), age=0.5), DEGRADED, "likely"),
+    (
+        "it asks in the clear already",
+        stub(replace(asking(), dns_over_tls="opportunistic")),
+        UPSTREAM,
+        "likely",
+    ),
+    ("nothing is open behind it", stub(may_fall_back()), STUB_SILENT, "likely"),
+)
+def test_degraded(seen: Situation, expected: tuple[str, str]) -> None:
+    """That it loses its time with TLS first is told from that it must use TLS."""
     assert verdict(seen) == expected
 
 

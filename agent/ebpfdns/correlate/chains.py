@@ -32,6 +32,8 @@ MAX_QUERIES = 8
 NS_PER_MS = 1_000_000
 #: Two clocks' worth of patience: the daemon's question is seen on another socket than ours.
 SLACK_NS = 50 * NS_PER_MS
+#: An answer may take as long; and the kernel's own times are in ticks, of which an idle machine misses some.
+SILENT_NS = TICKS_NS = 200 * NS_PER_MS
 RESOLVE = "/run/systemd/resolve/io.systemd.Resolve"
 SERVICES: dict[str, Role] = {RESOLVE: "stub", "/run/nscd/socket": "daemon", "/var/run/nscd/socket": "daemon"}
 UP = ("ESTABLISHED", "CLOSE_WAIT", "FIN_WAIT1", "FIN_WAIT2")
@@ -145,7 +147,7 @@ def _hop(step: Step, facts: Facts, lookup: Lookup, around: Around) -> Hop:
         queries=tuple((ours or waiting or unseen)[-MAX_QUERIES:]),
         is_joined=bool(ours),
         others_open=len(waiting) - len(ours),
-        connects=tuple(_connects(facts.get("connects") or (), sockets)),
+        connects=tuple(_connects(facts.get("connects") or (), sockets, around.now_ns - lookup.start_ns)),
         past=tuple(query for query in over if _is_named(query, names) and query.sent_ns >= since_ns),
         dns_over_tls=_dns_over_tls(settings),
         dnssec=settings.get("dnssec"),
@@ -169,7 +171,7 @@ def _of_sockets(sockets: Iterable[Facts], now_ns: int) -> Iterator[Query]:
             yield Query(Server(*facts["remote"]), "udp", now_ns, sent_is_known=False)
 
 
-def _connects(raws: Iterable[bytes], sockets: Iterable[Facts]) -> Iterator[HopConnect]:
+def _connects(raws: Iterable[bytes], sockets: Iterable[Facts], age_ns: int) -> Iterator[HopConnect]:
     """Its TCP connections to DNS servers: those that are being made, and those that are up."""
     records = _records(decode.connect, raws)
     of_servers = [one for one in records if one.transport == "tcp"]
@@ -182,12 +184,14 @@ def _connects(raws: Iterable[bytes], sockets: Iterable[Facts]) -> Iterator[HopCo
         record = next(those, None)
         if record is not None:
             of_servers.remove(record)
-        yield _connection(server, facts, record)
+        yield _connection(server, facts, record, age_ns)
 
 
-def _connection(server: Server, facts: Facts, record: Connect | None) -> HopConnect:
+def _connection(server: Server, facts: Facts, record: Connect | None, age_ns: int) -> HopConnect:
     told = facts.get("tcp") or {}
     is_tls = record is not None and record.is_tls
+    sent_ago_ns = _ns(told.get("last_sent_ms")) if told.get("bytes_sent") else None
+    received_ago_ns = _ns(told.get("last_received_ms")) if told.get("bytes_received") else None
     return HopConnect(
         server=server,
         is_up=facts.get("state") in UP,
@@ -197,10 +201,20 @@ def _connection(server: Server, facts: Facts, record: Connect | None) -> HopConn
         retransmits=max(told.get("retransmits_total") or 0, facts.get("retransmits") or 0),
         bytes_sent=told.get("bytes_sent"),
         bytes_received=told.get("bytes_received"),
-        sent_ago_ns=_ns(told.get("last_sent_ms")) if told.get("bytes_sent") else None,
-        received_ago_ns=_ns(told.get("last_received_ms")) if told.get("bytes_received") else None,
-        key=None if record is None else record.key,
+        sent_ago_ns=sent_ago_ns,
+        received_ago_ns=received_ago_ns,
+        is_silent=facts.get("state") in UP and _is_silent(sent_ago_ns, received_ago_ns, age_ns),
     )
+
+
+def _is_silent(sent_ago_ns: int | None, received_ago_ns: int | None, age_ns: int) -> bool:
+    """Whether something was sent since the lookup began, and nothing has come for a while.
+
+    One that only waits to be used again has carried nothing since then.
+    """
+    if sent_ago_ns is None or sent_ago_ns > age_ns + max(TICKS_NS, age_ns // 8):
+        return False
+    return min(sent_ago_ns, sent_ago_ns if received_ago_ns is None else received_ago_ns) >= SILENT_NS
 
 
 def _ns(ms: int | None) -> int | None:

@@ -193,16 +193,18 @@ def _unanswered(found: Behind, connect: HopConnect) -> Unanswered | None:
         return Unanswered(connect, "syn", max(0, since_ns))
     if connect.hello_ns is not None:
         return Unanswered(connect, "hello", max(0, found.at_ns - connect.hello_ns))
-    sent_ago_ns = connect.sent_ago_ns
-    if connect.bytes_received == 0 and sent_ago_ns is not None:
-        return Unanswered(connect, "hello", sent_ago_ns)
-    received_ago_ns = connect.received_ago_ns
-    if sent_ago_ns is None or received_ago_ns is None:
+    if not connect.is_silent or connect.sent_ago_ns is None:
         return None
-    # One that only waits to be used again has carried nothing since our question came.
-    is_ours = sent_ago_ns <= found.waited_ns + A_SECOND_NS // 10
-    is_silent = min(sent_ago_ns, received_ago_ns) >= WORTH_SAYING_NS
-    return Unanswered(connect, "answer", min(sent_ago_ns, received_ago_ns)) if is_ours and is_silent else None
+    if not connect.bytes_received:
+        return Unanswered(connect, "hello", connect.sent_ago_ns)
+    return Unanswered(connect, "answer", min(connect.sent_ago_ns, connect.received_ago_ns or 0))
+
+
+def is_overdue_tls(found: Behind, worst: Unanswered) -> bool:
+    """Whether an answer is overdue: after a second the kernel sends a SYN again."""
+    if worst.phase == "syn" and not worst.connect.retransmits:
+        return False
+    return found.waited_ns >= A_SECOND_NS and worst.waited_ns >= A_SECOND_NS // 2
 
 
 def tls_evidence(found: Behind, one: Unanswered) -> Evidence:

@@ -40,6 +40,7 @@ from ebpfdns.diagnose.rules import (
     rcode_retry,
     reply_ignored,
     reply_not_read,
+    resolved_degraded,
     resolved_dot_blocked,
     resolved_ipc_stall,
     resolved_stub_silent,
@@ -161,7 +162,11 @@ CATALOGUE = (
         "systemd-resolved works, but its DNS server does not answer it.",
         resolved_upstream_silent.rule,
     ),
-    Entry("resolved_degraded", "systemd-resolved is probing what its server supports."),
+    Entry(
+        "resolved_degraded",
+        "systemd-resolved is probing what its server supports.",
+        resolved_degraded.rule,
+    ),
     Entry(
         "forwarder_upstream_silent",
         "The local forwarder got the question; its own server is silent.",

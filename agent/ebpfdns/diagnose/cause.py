@@ -36,7 +36,7 @@ FACTS = frozenset(
         *("tls_hello_unanswered", "tx_queue_acked", "ipv4_connected", "ipv4_not_tried"),
         *("peer_rx_queue_not_empty", "listener_backlog_full", "unix_peer_waited_for"),
         # daemons behind the one that was asked
-        *("hop_found", "upstream_no_reply", "dot_hello_unanswered", "dot_silent"),
+        *("hop_found", "upstream_no_reply", "dot_hello_unanswered", "dot_silent", "dot_opportunistic"),
         # processes
         *(
             "thread_running_elsewhere",

@@ -6,9 +6,12 @@ Owns: these entries of the table. Must not know: how a daemon is run (`real_daem
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ebpfdns.lab import topology
-from ebpfdns.lab.fault import Fault, SilentListener
+from ebpfdns.lab.fault import Fault, ServerPlan, SilentListener
+from ebpfdns.lab.firewall import wall
+from ebpfdns.lab.holder import SCRATCH
 from ebpfdns.lab.real_daemons import (
     FORWARDER,
     STUB,
@@ -17,9 +20,25 @@ from ebpfdns.lab.real_daemons import (
     Unbound,
     configure_resolved,
     configure_unbound,
+    make_certificate,
 )
 
+if TYPE_CHECKING:
+    from ebpfdns.lab.namespace import Sandbox
+
 DOT_PORT = 853
+CERTIFICATE = f"{SCRATCH}/dot.pem"
+
+
+def _strict_with_certificate(sandbox: Sandbox) -> None:
+    make_certificate(sandbox, CERTIFICATE, topology.SERVER_2)
+    configure_resolved(sandbox, topology.SERVER_2, DNSOverTLS="yes")
+
+
+def _opportunistic_behind_a_wall(sandbox: Sandbox) -> None:
+    wall(sandbox, "input", "tcp dport 853 drop")
+    configure_resolved(sandbox, topology.SERVER_1, DNSOverTLS="opportunistic")
+
 
 BEHIND_FAULTS = (
     Fault(
@@ -37,6 +56,28 @@ BEHIND_FAULTS = (
         servers=(SilentListener((topology.SERVER_2,), DOT_PORT), Resolved()),
         expected_cause="resolved_dot_blocked",
         prepare=partial(configure_resolved, servers=topology.SERVER_2, DNSOverTLS="yes"),
+    ),
+    Fault(
+        name="resolved_dot_silent",
+        sentence="systemd-resolved must use DNS over TLS; its server takes the question in silence.",
+        nameservers=(STUB,),
+        servers=(
+            SilentListener((topology.SERVER_2,), DOT_PORT, tls=CERTIFICATE),
+            Resolved(trusts=CERTIFICATE),
+        ),
+        expected_cause="resolved_dot_blocked",
+        prepare=_strict_with_certificate,
+    ),
+    Fault(
+        name="resolved_degraded",
+        sentence="systemd-resolved tries TLS first: packets to port 853 vanish, and port 53 would answer.",
+        nameservers=(STUB,),
+        servers=(
+            ServerPlan((topology.SERVER_1,), ({"answer": [topology.WEB, topology.WEB_V6]},)),
+            Resolved(),
+        ),
+        expected_cause="resolved_degraded",
+        prepare=_opportunistic_behind_a_wall,
     ),
     Fault(
         name="resolved_upstream_silent",

@@ -1,4 +1,4 @@
-"""Become a real daemon, and say when it listens: `--ready-file FILE [--unix PATH] [--udp ADDRESS] -- CMD …`.
+"""Become a real daemon, and say when it listens: `--ready-file FILE [--unix PATH] [--udp ADDRESS] … -- CMD`.
 
 Owns: waiting for the daemon's socket, beside it. Must not know: which daemon it is, faults.
 Standard library only: its interpreter runs without `site`.
@@ -26,8 +26,12 @@ def main() -> None:
     parser.add_argument("--ready-file", required=True)
     parser.add_argument("--unix", metavar="PATH", help="it listens there")
     parser.add_argument("--udp", metavar="ADDRESS", help="it has port 53 there")
+    parser.add_argument("--set", metavar="NAME=VALUE", help="in its environment")
     parser.add_argument("command", nargs="+")
     chosen = parser.parse_args()
+    if chosen.set:
+        name, _, value = chosen.set.partition("=")
+        os.environ[name] = value
     child = os.fork()
     if child == 0:
         if os.fork() == 0:

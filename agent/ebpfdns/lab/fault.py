@@ -54,10 +54,12 @@ class SilentListener:
 
     listen: tuple[str, ...]
     port: int
+    tls: str | None = None  # key and certificate: it does shake hands
 
     def argv(self, ready_file: Path, _log_file: Path | None) -> list[str]:
         """The command that runs it."""
         listen = [word for address in self.listen for word in ("--listen", address)]
+        listen += ["--tls", self.tls] if self.tls else []
         port = str(self.port)
         return bare_python("stream_listener", *listen, "--port", port, "--ready-file", str(ready_file))
 

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ebpfdns.errors import HostCannotTraceError
 from ebpfdns.lab.namespace import bare_python
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ebpfdns.lab.namespace import Sandbox
 
 #: Where daemons are, beside PATH.
@@ -55,9 +55,12 @@ def needed(name: str) -> str:
 class Resolved:
     """systemd-resolved, with its stub on 127.0.0.53 and its local socket; see `configure_resolved`."""
 
+    trusts: str | None = None  # a certificate, instead of those of the system
+
     def argv(self, ready_file: Path, _log_file: Path | None) -> list[str]:
         """The command that runs it."""
-        return _started(needed("systemd-resolved"), ready_file, "--udp", STUB, "--unix", RESOLVE)
+        words = ["--set", f"SSL_CERT_FILE={self.trusts}"] if self.trusts else []
+        return _started(needed("systemd-resolved"), ready_file, "--udp", STUB, "--unix", RESOLVE, *words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,19 @@ def configure_resolved(sandbox: Sandbox, servers: str, **settings: str) -> None:
         folder.mkdir()
     (folder / "resolved.conf").write_text(f"[Resolve]\n{''.join(lines)}", encoding="ascii")
     (sandbox.root / "run/systemd").mkdir(exist_ok=True)
+
+
+def make_certificate(sandbox: Sandbox, path: str, address: str) -> None:
+    """A key and a certificate of its own for an address, in one file that anybody can read."""
+    if shutil.which("openssl") is None:
+        raise HostCannotTraceError("a certificate is made with openssl", remedy="apt-get install openssl")
+    place = sandbox.root / path.lstrip("/")
+    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    words += ["-days", "2", "-subj", "/CN=lab", "-addext", f"subjectAltName=IP:{address}"]
+    files = ["-keyout", str(place), "-out", f"{place}.crt"]
+    subprocess.run(["openssl", *words, *files], check=True, capture_output=True)
+    place.write_text(place.read_text() + Path(f"{place}.crt").read_text())
+    place.chmod(0o644)
 
 
 def configure_unbound(sandbox: Sandbox, server: str) -> None:

@@ -9,6 +9,10 @@ import argparse
 import select
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 READ_BYTES = 65_536
 
@@ -18,8 +22,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Accept TCP connections, and stay silent.")
     parser.add_argument("--listen", action="append", required=True, metavar="ADDRESS")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--tls", metavar="FILE", help="shake hands with this key and certificate first")
     parser.add_argument("--ready-file", type=Path, metavar="FILE")
     chosen = parser.parse_args()
+    shake_hands = _tls(chosen.tls) if chosen.tls else None
     poller = select.poll()
     listeners, clients = {}, {}
     for address in chosen.listen:
@@ -33,11 +39,22 @@ def main() -> None:
         for fd, _ in poller.poll():
             if fd in listeners:
                 client, _ = listeners[fd].accept()
+                if shake_hands is not None:
+                    client = shake_hands(client)
                 clients[client.fileno()] = client
                 poller.register(client, select.POLLIN)
             elif not _has_more(clients[fd]):
                 poller.unregister(fd)
                 clients.pop(fd).close()
+
+
+def _tls(path: str) -> Callable[[socket.socket], socket.socket]:
+    """What makes a TLS session of a connection."""
+    import ssl  # noqa: PLC0415 - takes longer to import than all else here
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return lambda client: context.wrap_socket(client, server_side=True)
 
 
 def _has_more(client: socket.socket) -> bool:

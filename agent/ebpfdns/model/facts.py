@@ -192,7 +192,7 @@ class HopConnect:
     bytes_received: int | None = None
     sent_ago_ns: int | None = None  # when data left last, and when some came last
     received_ago_ns: int | None = None
-    key: int | None = None  # of its record; None: known from a look only
+    is_silent: bool = False  # it is up, something was sent on it since our lookup began, and nothing comes
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ SERVICE_PATHS = frozenset({RESOLVE, *NSCD})
 RESOLVED_NAME = "systemd-resolve"  # as /proc/PID/stat has it: 15 bytes
 #: one behind the other
 MAX_HOPS = 3
+#: once a target is known, and mostly before anything is stuck: so it may take longer than in a scan
+FIND_BUDGET_S = 0.15
 MAX_FOLLOWED = 16
 MAX_RECORDS = 64  # of one daemon, in one scan
 _HEAD = struct.Struct("=IIQQQII")
@@ -67,6 +69,10 @@ class Followed:
 
     # Who.
 
+    def pids(self) -> tuple[int, ...]:
+        """Those that are followed now: whoever looks for the other end of a socket finds them first."""
+        return tuple(self._daemons)
+
     def leave_alone(self, pid: int) -> None:
         """A target is seen in full anyway."""
         self._left_alone.add(pid)
@@ -77,7 +83,7 @@ class Followed:
             return
         asked = [*resolv_conf.resolv_conf(tid)["nameservers"], *also]
         self._known_servers |= {(target_pid, address) for address in asked}
-        search = OwnerSearch()
+        search = OwnerSearch(self._daemons, FIND_BUDGET_S)
         found = {*self._serving(tid, asked, search), *self._listening_at(tid, search)}
         for _ in range(MAX_HOPS):  # what they are configured to ask in their turn
             fresh = [pid for pid in found if pid not in self._daemons and self.follow(pid)]
@@ -177,6 +183,7 @@ class Followed:
         for facts in asked:
             if facts["inode"] in told:
                 facts["tcp"] = told[facts["inode"]]
+        search = OwnerSearch(self._daemons)
         remote = {facts["remote"][0] for facts in asked if facts.get("remote")} | set(_servers(lookups))
         local = sorted(filter(is_local, remote))
         return {
@@ -185,7 +192,7 @@ class Followed:
             "lookups": lookups,
             "connects": self._connects.get(pid, [])[-MAX_RECORDS:],
             "settings": resolved_settings(tid) if who["name"] == RESOLVED_NAME else None,
-            "listeners": process_snapshot.listeners(tid, local, OwnerSearch()) if local else {},
+            "listeners": process_snapshot.listeners(tid, local, search) if local else {},
         }
 
 

@@ -26,10 +26,11 @@ LOAD_WAIT_S = 0.15
 
 
 class Looks:
-    """`alive_tid` maps a pid to a thread of it that is alive."""
+    """`alive_tid` maps a pid to a thread of it that is alive; `daemons` names those that are followed."""
 
-    def __init__(self, alive_tid: Callable[[int], int]) -> None:
+    def __init__(self, alive_tid: Callable[[int], int], daemons: Callable[[], Iterable[int]] = tuple) -> None:
         self._alive_tid = alive_tid
+        self._daemons = daemons
         self._cpu = CpuWatch()
         self.begin()
 
@@ -73,4 +74,6 @@ class Looks:
         return {str(tid): facts for tid, facts in found.items()}
 
     def _peers_of(self, pid: int) -> unix_peers.Peers:
-        return self._peers.setdefault(pid, unix_peers.Peers(self._alive_tid(pid)))
+        if pid not in self._peers:
+            self._peers[pid] = unix_peers.Peers(self._alive_tid(pid), self._daemons())
+        return self._peers[pid]

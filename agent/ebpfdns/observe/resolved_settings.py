@@ -28,7 +28,7 @@ MAX_FILES = 64
 
 def resolved_settings(tid: int) -> Facts:
     """{dns_over_tls, dnssec, link_dns_over_tls: […]}: "yes", "no", …; None: not set in any file."""
-    root = f"/proc/{tid}/root"
+    root = root_of(tid)
     found: dict[str, str] = {}
     for path in _files(root):
         found |= dict(parse(read_text(root, path) or ""))
@@ -44,6 +44,11 @@ def resolved_settings(tid: int) -> Facts:
         "dnssec": found.get("dnssec") or None,
         "link_dns_over_tls": sorted(set(links)),
     }
+
+
+def root_of(tid: int) -> str:
+    """Where a thread's files are."""
+    return f"/proc/{tid}/root"
 
 
 def parse(text: str) -> Iterator[tuple[str, str]]:

@@ -75,7 +75,7 @@ class Scanner:
         self._pipeline = pipeline
         self._alive_tid = alive_tid
         self._had_gone = False
-        self._looks = Looks(alive_tid)
+        self._looks = Looks(alive_tid, followed.pids)
         #: handshakes that are counted as open and are not there any more: the kernel makes room by itself
         self.evicted_handshakes = 0
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import re
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns.observe import proc_files, syscalls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from collections.abc import Set as AbstractSet
 
 Facts = dict[str, Any]
@@ -26,11 +27,12 @@ _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
 class OwnerSearch:
-    """Goes through the processes once, as far as the questions make it go."""
+    """Goes through the processes once, as far as the questions make it go: `likely` ones first."""
 
-    def __init__(self) -> None:
+    def __init__(self, likely: Iterable[int] = (), budget_s: float = BUDGET_S) -> None:
+        self._likely = tuple(likely)
         self._pids: Iterator[int] | None = None
-        self._left_s = BUDGET_S
+        self._left_s = budget_s
         self._holders: dict[int, int] = {}  # inode → pid
         self._owners: dict[int, Facts] = {}  # pid → what it is called and does
 
@@ -38,7 +40,7 @@ class OwnerSearch:
         """Inode → {pid, name, state, syscall} of a process that has it open; absent: not found in time."""
         began_s = time.monotonic()
         if self._pids is None:
-            self._pids = iter(_newest_last())
+            self._pids = chain(self._likely, _newest_last())
         while not inodes <= self._holders.keys() and time.monotonic() - began_s < self._left_s:
             pid = next(self._pids, None)
             if pid is None:

@@ -14,6 +14,7 @@ from ebpfdns.errors import EbpfdnsError
 from ebpfdns.observe.socket_owners import OwnerSearch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
 
 Facts = dict[str, Any]
@@ -22,8 +23,8 @@ Facts = dict[str, Any]
 class Peers:
     """Those of one process at one moment: the sockets of its network namespace are read at most once."""
 
-    def __init__(self, tid: int) -> None:
-        self.search = OwnerSearch()
+    def __init__(self, tid: int, likely_owners: Iterable[int] = ()) -> None:
+        self.search = OwnerSearch(likely_owners)
         self._tid = tid
         self._table: dict[int, Facts] | None = None
 

@@ -55,7 +55,9 @@ def _state(hop: Hop, *, is_over: bool) -> str:
         return "stopped"
     if is_over:
         return "seen_before"
-    waits_for_connection = any(not one.is_up or one.hello_ns is not None for one in hop.connects)
+    waits_for_connection = any(
+        not one.is_up or one.hello_ns is not None or one.is_silent for one in hop.connects
+    )
     return "waiting" if hop.queries or waits_for_connection else "idle"
 
 

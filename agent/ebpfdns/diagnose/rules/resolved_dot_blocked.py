@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ebpfdns.diagnose.behind import asked, behind, tls_evidence, unanswered_tls
-from ebpfdns.diagnose.case import A_SECOND_NS
+from ebpfdns.diagnose.behind import asked, behind, is_overdue_tls, tls_evidence, unanswered_tls
 from ebpfdns.diagnose.cause import Cause, Evidence
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def rule(case: LookupCase) -> Cause | None:
         return None
     worst = max(waiting, key=lambda one: one.waited_ns)
     is_strict = found.hop.dns_over_tls == "yes"
-    is_sure = is_strict and _had_its_time(found, worst)
+    is_sure = is_strict and is_overdue_tls(found, worst)
     what = SUMMARIES[worst.phase].format(peer=worst.connect.server.text)
     must = "must use DNS over TLS" if is_strict else "uses DNS over TLS"
     return Cause(
@@ -44,13 +43,6 @@ def rule(case: LookupCase) -> Cause | None:
         (*asked(case), *(tls_evidence(found, one) for one in waiting), _setting(found)),
         _remedy(worst),
     )
-
-
-def _had_its_time(found: Behind, worst: Unanswered) -> bool:
-    """Whether an answer is overdue: after a second the kernel sends a SYN again."""
-    if worst.phase == "syn" and not worst.connect.retransmits:
-        return False
-    return found.waited_ns >= A_SECOND_NS and worst.waited_ns >= A_SECOND_NS // 2
 
 
 def _setting(found: Behind) -> Evidence:
