@@ -9,7 +9,6 @@ Must not know: bcc, clocks, files, sockets.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ebpfdns.correlate import chains, children, earlier, items
@@ -22,7 +21,7 @@ from ebpfdns.correlate.tracker import Name, Tracked, Tracker
 from ebpfdns.diagnose import conclusion
 from ebpfdns.explain import go_choice
 from ebpfdns.model import decode
-from ebpfdns.model.facts import Connect, Lookup, Other, ProcessEvent, Sibling, Situation, Wait
+from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Sibling, Situation, Wait
 from ebpfdns.publish import event_loops, events, hop_events, sentences, totals
 from ebpfdns.publish.lines import rfc3339
 from ebpfdns.publish.surroundings import Surroundings
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 Raw = TypeVar("Raw")
 Fact = TypeVar("Fact")
 
-#: Other lookups of its process that a rule may look at: enough to see who holds what.
-MAX_OTHERS = 16
 #: Until the recording says otherwise.
 STUCK_AFTER_NS = 1_000_000_000
 
@@ -270,7 +267,8 @@ class Pipeline:
             return []
         lines: list[Event] = []
         thread = item.threads.get(str(thing.tid))
-        waits = [raw for tid, raw in item.waits.items() if tid == str(thing.tid)]
+        raw_wait = item.waits.get(str(thing.tid))
+        waits = [] if raw_wait is None else [raw_wait]
         wait = next(self._facts(item, decode.wait, waits, lines), None)
         situation = self._situation(item, thing, item, wait)
         cause = conclusion.while_open(situation)
@@ -365,7 +363,7 @@ class Pipeline:
             process_started_wall_ns=self._around.started_wall_ns(thing.pid),
             answers=self._around.answers(thing.host_pid),
             process=scan.processes.get(pid) if scan else None,
-            others=self._others(thing),
+            others=self._last.others(thing.pid, _name(thing)),
             siblings=_siblings(scan, thing) if scan else (),
             wait=wait,
             chain=self._chain(thing, scan) if scan else (),
@@ -383,15 +381,6 @@ class Pipeline:
         process, thread = scan.processes.get(str(thing.pid)), scan.threads.get(str(thing.tid))
         around = chains.Around(scan.now_ns, scan.daemons, process, thread, self._behind.past, self._redacted)
         return chains.chain_of(thing, around)
-
-    def _others(self, thing: Lookup | Connect) -> tuple[Other, ...]:
-        """The other lookups of its process that were told of and are open: the first ones of a storm."""
-        found = [
-            Other(told.id, told.thing, told.cause.id, told.cause.summary)
-            for told in islice(self._last.of_process(thing.pid), MAX_OTHERS + 1)
-            if isinstance(told.thing, Lookup) and _name(told.thing) != _name(thing)
-        ]
-        return tuple(sorted(found[:MAX_OTHERS], key=lambda other: other.lookup.start_ns))
 
     # Losses.
 

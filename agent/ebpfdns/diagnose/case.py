@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from ebpfdns.diagnose.once import worked_out_once
 from ebpfdns.diagnose.threads import Socket, Thread, thread_of
 from ebpfdns.diagnose.wording import seconds
 
@@ -43,7 +44,7 @@ class LookupCase:
         """Whether it is still in flight."""
         return self.lookup.status == "in_flight"
 
-    @cached_property
+    @worked_out_once
     def at_ns(self) -> int:
         """The moment that is judged."""
         return self.situation.now_ns if self.lookup.end_ns is None else self.lookup.end_ns
@@ -53,7 +54,7 @@ class LookupCase:
         """How long it has taken so far, or took."""
         return max(0, self.at_ns - self.lookup.start_ns)
 
-    @cached_property
+    @worked_out_once
     def thread(self) -> Thread | None:
         """What its thread does; None when not looked at, or the lookup has ended."""
         return thread_of(self.situation.thread) if self.is_open else None
@@ -69,12 +70,12 @@ class LookupCase:
 
     # What was asked, and what became of it.
 
-    @cached_property
+    @worked_out_once
     def sent(self) -> tuple[Query, ...]:
         """The questions that left."""
         return tuple(query for query in self.lookup.queries if query.was_sent)
 
-    @cached_property
+    @worked_out_once
     def answered(self) -> tuple[Query, ...]:
         """Those that a reply came to."""
         return tuple(query for query in self.sent if query.is_answered)
@@ -93,7 +94,7 @@ class LookupCase:
             for other in self.lookup.queries
         ) and any(other.truncated and other.server == query.server for other in self.answered)
 
-    @cached_property
+    @worked_out_once
     def silent(self) -> tuple[Query, ...]:
         """UDP questions without an answer for long enough to be worth a word."""
         return tuple(
@@ -129,7 +130,7 @@ class LookupCase:
 
     # Servers.
 
-    @cached_property
+    @worked_out_once
     def servers(self) -> tuple[Server, ...]:
         """The servers that UDP questions left for, in the order of their first one."""
         asked = sorted((query for query in self.sent if query.transport == "udp"), key=lambda q: q.sent_ns)
@@ -143,7 +144,7 @@ class LookupCase:
         """When a server was asked first."""
         return min(query.sent_ns for query in self.queries_to(server))
 
-    @cached_property
+    @worked_out_once
     def not_asked_yet(self) -> tuple[str, ...] | None:
         """Servers of resolv.conf that nothing was tried with; None when its content is not known."""
         conf = self.situation.resolv_conf
@@ -153,7 +154,7 @@ class LookupCase:
         configured = conf["nameservers"][:MAX_NAMESERVERS]
         return tuple(address for address in configured if same_address(address) not in tried)
 
-    @cached_property
+    @worked_out_once
     def timeout_ns(self) -> int:
         """How long the resolver waits for a server at first, by its configuration."""
         for option in reversed((self.situation.resolv_conf or {}).get("options") or []):

@@ -17,9 +17,9 @@ from ebpfdns.diagnose.rules import child_process
 from ebpfdns.diagnose.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from ebpfdns.diagnose.catalogue import Entry
+    from ebpfdns.diagnose.catalogue import Entry, Rule
     from ebpfdns.diagnose.cause import Cause
     from ebpfdns.model.facts import Lookup, Situation
 
@@ -28,6 +28,22 @@ NO_SUCH_NAME = (-2, -5, 1, 4)
 #: The caller asked for something impossible: EAI_BADFLAGS, _FAMILY, _SOCKTYPE, _SERVICE, _ADDRFAMILY.
 BAD_CALL = (-1, -6, -7, -8, -9)
 ANSWERS = (0, 3)  # NOERROR (without records), NXDOMAIN
+
+
+def _rules(is_meant: Callable[[Entry], bool]) -> tuple[tuple[Rule, Entry], ...]:
+    return tuple((entry.rule, entry) for entry in CATALOGUE if entry.rule is not None and is_meant(entry))
+
+
+#: Parts of the catalogue, in its order.
+ORDINARY = _rules(lambda entry: not entry.last_resort)
+LAST_RESORTS = _rules(lambda entry: entry.last_resort)
+ABOUT_SILENCE = _rules(lambda entry: entry.about_silence)
+OF_CHILDREN = _rules(lambda entry: entry.rule is child_process.rule)
+#: cause → rules that may say why it is so
+EXPLAINING: dict[str, list[Rule]] = {}
+for _rule, _entry in _rules(lambda entry: bool(entry.explains)):
+    for _id in _entry.explains:
+        EXPLAINING.setdefault(_id, []).append(_rule)
 
 
 def judge(situation: Situation) -> Cause | None:
@@ -42,18 +58,16 @@ def judge(situation: Situation) -> Cause | None:
 
 def _judge_lookup(case: LookupCase) -> Cause | None:
     if case.situation.parent is not None:  # of a process that is not traced nothing else is known
-        return _first(case, (entry for entry in CATALOGUE if entry.rule is child_process.rule))
-    found = _first(case, (entry for entry in CATALOGUE if not entry.last_resort)) or _of_the_step_that_hangs(
-        case
-    )
+        return _first(case, OF_CHILDREN)
+    found = _first(case, ORDINARY) or _of_the_step_that_hangs(case)
     if found is not None or _is_healthy(case):
         return found
-    return _first(case, (entry for entry in CATALOGUE if entry.last_resort))
+    return _first(case, LAST_RESORTS)
 
 
-def _first(case: LookupCase, entries: Iterable[Entry]) -> Cause | None:
-    for entry in entries:
-        cause = entry.rule(case) if entry.rule else None
+def _first(case: LookupCase, rules: Iterable[tuple[Rule, Entry]]) -> Cause | None:
+    for rule, entry in rules:
+        cause = rule(case)
         if cause is not None:
             return _explained(_as_sure_as_seen(cause, entry, case), case)
     return None
@@ -77,7 +91,7 @@ def _of_the_step_that_hangs(case: LookupCase) -> Cause | None:
         return None
     lookup = replace(case.lookup, queries=queries)
     step = LookupCase(replace(case.situation, lookup=lookup), lookup)
-    cause = _first(step, (entry for entry in CATALOGUE if entry.about_silence))
+    cause = _first(step, ABOUT_SILENCE)
     if cause is None:
         return None
     (name,) = silent
@@ -91,10 +105,8 @@ def _explained(cause: Cause, case: LookupCase) -> Cause:
 
     Only when that is sure; otherwise what speaks for it is told beside.
     """
-    for entry in CATALOGUE:
-        if cause.id not in entry.explains or entry.rule is None:
-            continue
-        reason = entry.rule(case)
+    for rule in EXPLAINING.get(cause.id, ()):
+        reason = rule(case)
         if reason is None:
             continue
         if reason.confidence == "confirmed":

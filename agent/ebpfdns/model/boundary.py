@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import namedtuple
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Status(IntEnum):
     UNSEEN = 4
 
 
-class LookupFlag(IntFlag):
+class LookupFlag(IntEnum):
     """lookup.flags."""
 
     NAME_CUT = 1
@@ -117,7 +117,7 @@ class LookupFlag(IntFlag):
     SUPPORTING = 1048576
 
 
-class QueryFlag(IntFlag):
+class QueryFlag(IntEnum):
     """query.flags."""
 
     ANSWERED = 1
@@ -130,7 +130,7 @@ class QueryFlag(IntFlag):
     REPLY_REFUSED = 128
 
 
-class ConnectFlag(IntFlag):
+class ConnectFlag(IntEnum):
     """connect.flags."""
 
     IN_LOOKUP = 1

@@ -21,6 +21,8 @@ Facts = dict[str, Any]
 
 #: Processes of one scan: the later ones go without, and get theirs with their next line.
 BUDGET_S = 0.04
+#: A look is good for so many times as long as it took: the first few of a storm are told of a scan earlier.
+GOOD_FOR = 4
 #: Loading began when something was half as old as stuck is, so mostly nobody waits.
 LOAD_WAIT_S = 0.15
 
@@ -32,14 +34,19 @@ class Looks:
         self._alive_tid = alive_tid
         self._daemons = daemons
         self._cpu = CpuWatch()
+        self._processes: dict[int, Facts] = {}
+        self._good_until_s: dict[int, float] = {}
         self.begin()
 
     def begin(self) -> None:
-        """A new scan: nothing has been looked at yet."""
+        """A new scan: nothing has been looked at yet, but for what took long to see, a moment ago."""
+        now_s = time.monotonic()
         self._left_s = BUDGET_S
+        self._stacks_left = snapshot.MAX_STACKS
         self._confs: dict[int, Facts] = {}
         self._peers: dict[int, unix_peers.Peers] = {}
-        self._processes: dict[int, Facts] = {}
+        self._good_until_s = {pid: until_s for pid, until_s in self._good_until_s.items() if until_s > now_s}
+        self._processes = {pid: self._processes[pid] for pid in self._good_until_s}
 
     def prepare(self, pids: Iterable[int]) -> None:
         """Something of these processes may soon be stuck."""
@@ -63,14 +70,19 @@ class Looks:
             self._processes[pid] = process_snapshot(
                 pid, alive_tid, self._cpu, nameservers, peers=self._peers_of(pid)
             )
-            self._left_s -= time.monotonic() - began_s
+            ended_s = time.monotonic()
+            self._left_s -= ended_s - began_s
+            self._good_until_s[pid] = ended_s + GOOD_FOR * (ended_s - began_s)
         return self._processes.get(pid)
 
     def threads(
         self, pid: int, tids: Iterable[int], asking: Container[int] | None = None
     ) -> dict[str, Facts]:
         """Tid → snapshot of a thread; `asking`: those whose question is looked for, None: all."""
-        found = snapshot.thread_snapshots(pid, tids, asking=asking, peers=self._peers_of(pid))
+        found = snapshot.thread_snapshots(
+            pid, tids, asking=asking, peers=self._peers_of(pid), max_stacks=self._stacks_left
+        )
+        self._stacks_left = max(0, self._stacks_left - len(found))
         return {str(tid): facts for tid, facts in found.items()}
 
     def _peers_of(self, pid: int) -> unix_peers.Peers:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MS = 1_000_000
 IDLE_NS, OPEN_NS = 100 * MS, 50 * MS  # how often what is open is looked at: nothing open, something open
+SOONEST_NS = 10 * MS  # … and when something becomes stuck that moment
 #: after an exec its new libraries are mapped by and by
 RESCAN_AFTER_MS = (0, 5, 20, 100, 500, 2000)
 
@@ -53,6 +54,12 @@ class Plan:
         plan = cls(now_ns + OPEN_NS, now_ns + options.stats_every_ns, now_ns, end_ns)
         plan.rescans = [(now_ns + RESCAN_AFTER_MS[-1] * MS, pid) for pid in pids]
         return plan
+
+    def looked(self, now_ns: int, next_due_ns: int | None, *, is_open: bool) -> None:
+        """A look at what is open has ended; `next_due_ns`: when the next of it will be stuck."""
+        self.scan_ns = now_ns + (OPEN_NS if is_open else IDLE_NS)
+        if next_due_ns is not None:
+            self.scan_ns = min(self.scan_ns, max(next_due_ns, now_ns + SOONEST_NS))
 
     def next_ns(self) -> int:
         """When the loop has to wake up by itself."""

@@ -24,6 +24,7 @@ NS_PER_S = 1_000_000_000
 DELETED = " (deleted)"
 DEAD_STATES = ("Z", "X", "x")
 PF_KTHREAD = 0x0020_0000
+MANY_THREADS = 64  # the children of each stand in a file of its own
 MAX_SYMLINKS = 40  # as many as the kernel follows
 
 
@@ -119,7 +120,10 @@ def same_process(process: Process) -> bool:
 def children(pid: int) -> list[int]:
     """Pids of the processes that any thread of this one has started, and which are still there."""
     found: set[int] = set()
-    for tid in threads(pid):
+    tids = threads(pid)
+    if len(tids) > MANY_THREADS and len(tids) > len(_pids()):
+        return _children_by_parent(pid)
+    for tid in tids:
         text = _read_text(f"/proc/{pid}/task/{tid}/children")
         if text is None and not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists():
             return _children_by_parent(pid)  # a kernel without CONFIG_PROC_CHILDREN
@@ -198,12 +202,16 @@ def path_in_root(root: str, path: str) -> str:
 
 
 def _children_by_parent(parent_pid: int) -> list[int]:
-    """The same from every process's parent pid: slower, but works on any kernel."""
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    stats = {pid: _read_stat(f"/proc/{pid}/stat") for pid in pids}
+    """The same from every process's parent pid: mostly slower, but works on any kernel."""
+    stats = {pid: _read_stat(f"/proc/{pid}/stat") for pid in _pids()}
     return sorted(
         child for child, stat in stats.items() if stat is not None and stat.parent_pid == parent_pid
     )
+
+
+def _pids() -> list[int]:
+    """Of all processes that are seen from here."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names, not paths
 
 
 def _alive_thread(pid: int) -> int | None:
@@ -249,7 +257,8 @@ def _read_status(pid: int) -> dict[str, str] | None:
 def _read_text(path: str) -> str | None:
     """The text of a file in /proc; None when it is gone or refused."""
     try:
-        return Path(path).read_bytes().decode("utf-8", "backslashreplace")
+        with open(path, "rb") as file:  # noqa: PTH123 - one for each of a thousand threads
+            return file.read().decode("utf-8", "backslashreplace")
     except OSError:
         return None
 

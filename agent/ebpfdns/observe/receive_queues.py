@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from ebpfdns.model import boundary
 from ebpfdns.model.boundary import QueryFlag
 from ebpfdns.observe.leftovers import queries_of
 
@@ -21,12 +22,21 @@ LOCAL_COLUMN, QUEUES_COLUMN, INODE_COLUMN = 1, 4, 9
 
 TRANSPORTS = {6: "tcp", 17: "udp"}
 
+#: where in a struct lookup the number of its queries stands, and the flags of each: mostly none is answered
+_COUNT_AT = next(at for field, at, _ in boundary.LOOKUP.offsets() if field == "query_count")
+_FLAGS_AT = next(at for field, at, _ in boundary.QUERY.offsets() if field == "flags")
+_FLAGS = [
+    boundary.LOOKUP.size + number * boundary.QUERY.size + _FLAGS_AT for number in range(boundary.MAX_QUERIES)
+]
+
 #: "udp:40001" → {fd, inode, rx_queue_bytes}
 Queues = dict[str, dict[str, Any]]
 
 
 def with_answers(raw: bytes, before_ns: int = (1 << 64) - 1) -> set[str]:
     """Names of the sockets of a struct lookup to which an answer came before a time."""
+    if not any(raw[at] & QueryFlag.ANSWERED for at in _FLAGS[: raw[_COUNT_AT]]):
+        return set()
     return {
         f"{TRANSPORTS[query.transport]}:{query.local_port}"
         for query in queries_of(raw)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns.correlate import items
@@ -42,10 +43,11 @@ ASKS_AGAIN_NS = 6_000_000_000
 MOVES_NS = 100_000_000
 #: The end of a connect is told within milliseconds; a record that ended earlier lost its teller.
 CONNECT_END_GRACE_NS = 2_000_000_000
-#: Things told of in one scan: the lines of many stuck at once come out in portions.
-PORTION = 256
+#: Things told of in one scan: the lines of many stuck at once come out in portions, the first ones soon.
+PORTIONS = (16, 64, 176)
+PORTION = 256  # all the later ones
 #: Snapshots in one scan: the later ones of a storm go without, and get theirs with their next line.
-SNAPSHOTS = 256
+SNAPSHOTS = sum(PORTIONS)
 WIRE_BIT = 1 << 63
 #: what is known as a struct call: threads in a function, requests in a queue
 CALLS = ("calls", "queued")
@@ -54,6 +56,7 @@ UNREAD_AFTER_NS = 250_000_000
 #: kind, flags, key, start_ns, end_ns, pid, tid: of struct lookup and struct connect
 _HOST_IDS = struct.Struct("=II")  # behind _HEAD
 _HEAD = struct.Struct("=IIQQQII")
+_START = struct.Struct("=Q")  # of struct call
 
 
 class Scanner:
@@ -76,6 +79,8 @@ class Scanner:
         self._alive_tid = alive_tid
         self._had_gone = False
         self._looks = Looks(alive_tid, followed.pids)
+        #: when the next of what was open at the last scan will be stuck; None: not soon
+        self.next_due_ns: int | None = None
         #: handshakes that are counted as open and are not there any more: the kernel makes room by itself
         self.evicted_handshakes = 0
 
@@ -86,6 +91,8 @@ class Scanner:
         raws, of_daemons = _apart(self._maps.open_lookups(half_ns))
         lookups = [(raw, *_HEAD.unpack_from(raw)[2:]) for raw in raws]
         calls = self._maps.open_calls(half_ns)
+        starts = [start for _, _, start, *_ in lookups] + [_START.unpack_from(raw)[0] for _, raw in calls]
+        self.next_due_ns = min((start + stuck_after_ns for start in starts if start > older_ns), default=None)
         raws, daemon_connects = _apart(self._maps.open_connects(older_ns))
         handshakes, daemon_handshakes = self._open_handshakes(older_ns, now_ns)
         self._followed.hold(self._still_asked(of_daemons, now_ns), daemon_connects + daemon_handshakes)
@@ -94,7 +101,7 @@ class Scanner:
         self._siblings = siblings.Siblings(self._maps, raws)
         self.open_names: set[Name] = {("lookup", key, start) for _, key, start, _, _, _ in lookups}
         queued = pool_queue.still_queued(self._maps, self._alive_tid, older_ns)
-        self.open_names |= {("lookup", key, struct.unpack_from("=Q", raw)[0]) for key, raw in calls + queued}
+        self.open_names |= {("lookup", key, _START.unpack_from(raw)[0]) for key, raw in calls + queued}
         self.open_names |= {("connect", key, start) for _, key, start, _, _, _ in connects}
         due, expired, read = self._due_lookups(lookups, now_ns)
         due += self._due_calls("calls", calls, now_ns) + self._due_calls("queued", queued, now_ns)
@@ -107,8 +114,8 @@ class Scanner:
             yield items.Scan(
                 now_ns=now_ns, wall_ns=wall_ns, expired_lookups=expired, expired_connects=expired_connects
             )
-        for at in range(0, len(due), PORTION):
-            yield self._portion(due[at : at + PORTION], with_snapshots=at < SNAPSHOTS)
+        for at, end in _portions(len(due)):
+            yield self._portion(due[at:end], with_snapshots=at < SNAPSHOTS)
         self._followed.prepare([raw for raw, *_ in lookups], self._alive_tid)
         self._looks.prepare(
             {pid for *_, pid, _ in lookups + connects} | {_pid_of_call(raw) for _, raw in calls}
@@ -298,6 +305,16 @@ def _apart(raws: list[bytes]) -> tuple[list[bytes], list[bytes]]:
     """Those of targets, and those of daemons that are followed."""
     of_daemons = [raw for raw in raws if is_supporting(raw)]
     return ([raw for raw in raws if not is_supporting(raw)], of_daemons) if of_daemons else (raws, [])
+
+
+def _portions(total: int) -> Iterator[tuple[int, int]]:
+    """(first, end) of each."""
+    at = 0
+    for size in chain(PORTIONS, repeat(PORTION)):
+        if at >= total:
+            return
+        yield at, min(at + size, total)
+        at += size
 
 
 def _flags(raw: bytes) -> int:

@@ -29,7 +29,7 @@ from ebpfdns.observe.configurations import Configurations
 from ebpfdns.observe.earlier import Earlier
 from ebpfdns.observe.followed import Followed
 from ebpfdns.observe.loop_watch import LoopWatch
-from ebpfdns.observe.plan import IDLE_NS, MS, OPEN_NS, RESCAN_AFTER_MS, Plan
+from ebpfdns.observe.plan import MS, RESCAN_AFTER_MS, Plan
 from ebpfdns.observe.scanner import Scanner
 from ebpfdns.observe.signals import read_signals, signal_pipe
 from ebpfdns.observe.target import Target
@@ -235,7 +235,7 @@ class Session:
                 plan.full_scan_ns = now_ns + FULL_SCAN_NS
                 self._end_leftovers()
                 self._scan(plan)
-            plan.scan_ns = time.monotonic_ns() + (OPEN_NS if is_open else IDLE_NS)
+            plan.looked(time.monotonic_ns(), self._scanner.next_due_ns if is_open else None, is_open=is_open)
         self._read_frames()
         self._follow_processes(plan)
         if now_ns >= plan.loops_ns:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ebpfdns.observe.sockets import Facts
 
 MAX_WATCHED = 256  # descriptors of one thread that are looked at
-MAX_STACKS = 64  # threads of one look whose stacks are walked: 0.2 ms each
+MAX_STACKS = 64  # threads of one look, and of one scan, whose stacks are walked: 0.2 ms each
 _WATCHED = re.compile(r"^tfd:\s*(\d+)", re.MULTILINE)
 
 
@@ -41,6 +41,7 @@ def thread_snapshots(
     *,
     with_peers: bool = True,
     with_stacks: bool = True,
+    max_stacks: int = MAX_STACKS,
     asking: Container[int] | None = None,
     peers: Peers | None = None,
 ) -> dict[int, Facts]:
@@ -66,14 +67,16 @@ def thread_snapshots(
             if fd in inodes
         ]
     if with_stacks:
-        _add_stacks(pid, snapshots, asking)
+        _add_stacks(pid, snapshots, asking, max_stacks)
     return snapshots
 
 
-def _add_stacks(pid: int, snapshots: dict[int, Facts], asking: Container[int] | None) -> None:
+def _add_stacks(
+    pid: int, snapshots: dict[int, Facts], asking: Container[int] | None, max_stacks: int
+) -> None:
     """Functions that have not returned, innermost first; and the question that a resolver waits for."""
     asleep = [tid for tid, facts in snapshots.items() if facts["syscall"] not in (None, syscalls.RUNNING)]
-    seen = user_stack.stacks_of(pid, asleep[:MAX_STACKS]) if asleep else {}
+    seen = user_stack.stacks_of(pid, asleep[:max_stacks]) if asleep[:max_stacks] else {}
     for tid, facts in snapshots.items():
         frames, stack = seen.get(tid, user_stack.NOTHING)
         facts["stack"] = [frame.symbol for frame in frames if frame.symbol is not None] or None

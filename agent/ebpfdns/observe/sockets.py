@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ _SOCKET = re.compile(r"socket:\[(\d+)\]")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 #: what a TCP socket's timer will do: net/ipv4/tcp_ipv4.c, get_tcp4_sock
 _TIMERS = {1: "retransmit", 2: "keepalive", 3: "time_wait", 4: "zero_window_probe"}
+#: a thousand sockets of one process mostly go to the same few servers
+FEW_ADDRESSES = 256
 _TABLES = ("udp", "tcp", "unix", "udp6", "tcp6", "netlink")
 
 
@@ -182,11 +185,16 @@ def _netlink(columns: list[bytes]) -> Facts:
 def _endpoint(text: bytes) -> list[Any]:
     """[address, port] of `0100007F:0035`: words in this machine's byte order, the port as it is read."""
     address, _, port = text.partition(b":")
-    words = [int(word, 16) for word in re.findall(rb"[0-9A-Fa-f]{8}", address)]
+    return [_address(address), int(port, 16)]
+
+
+@lru_cache(maxsize=FEW_ADDRESSES)
+def _address(text: bytes) -> str:
+    words = [int(word, 16) for word in re.findall(rb"[0-9A-Fa-f]{8}", text)]
     raw = struct.pack(f"={len(words)}I", *words)
     ip = ipaddress.ip_address(raw)
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return [str(mapped or ip), int(port, 16)]
+    return str(mapped or ip)
 
 
 #: table → how a line of it is read, and the column with the inode
