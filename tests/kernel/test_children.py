@@ -11,6 +11,7 @@ from agent import Agent, of, only
 from program import DEADLINE_S, Program, of_this_machine
 
 from ebpfdns.lab.faults import FAULTS
+from ebpfdns.observe import processes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,6 +176,35 @@ def test_a_stuck_child_is_told_and_its_kill_ends_the_lookup(
     assert ended["id"] == stuck["lookup"]["id"]
     assert ended["status"] in {"abandoned", "failed"}  # failed: only packets were seen, their socket closed
     check_targets(lines)
+
+
+def test_children_of_before_are_followed_too(sandbox: Sandbox, programs: dict[str, Path]) -> None:
+    """What a target had started before --children began is traced: its stuck lookup, and its next one."""
+    binary = of_this_machine(programs, "lookup-glibc")
+    with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1", log=False):
+        inner = f"{binary} --name www.lab.test --threads 0 --count 2 & child=$!; wait $child"
+        program = Program(sandbox, ["sh", "-c", f"sh -c '{inner}' & {UNTIL_GO} wait", "sh"])
+        below = wait_for_descendant(program.pid, "lookup-glibc")
+        with Agent("attach", "--pid", program.pid, "--children", "--stuck-after", "250ms") as agent:
+            agent.wait_for(lambda line: line["event"] == "lookup_stuck")
+            program.go()
+            program.process.communicate(timeout=DEADLINE_S)
+            lines = agent.finish()
+    assert below in pids(lines, "attached")
+    ended = of(lines, "lookup")
+    assert {line["process"]["executable"]["name"] for line in ended} == {"lookup-glibc"}
+    assert [line["lookup"]["since"] for line in ended][-1] == "attach"
+    assert "before_attach" in {line["lookup"]["since"] for line in of(lines, "lookup_stuck")}
+    check_targets(lines)
+
+
+def wait_for_descendant(pid: int, name: str) -> int:
+    """The process below this one that runs this program."""
+    while True:
+        for found in processes.descendants(pid):
+            if processes.thread_name(found, found) == name:
+                return found
+        os.sched_yield()
 
 
 def test_children_by_the_thousand_leave_room_for_more(sandbox: Sandbox, programs: dict[str, Path]) -> None:

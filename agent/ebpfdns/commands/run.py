@@ -37,6 +37,8 @@ LONGEST_COMMAND = 80
 NS_PER_S = 1_000_000_000
 #: What the closing summary tells anyway: not between the lines that a command writes to the same place.
 ONLY_IN_FILES = frozenset({"target", "stats"})
+#: glibc asks for nscd whenever it looks a user up; hardly anybody has one.
+NO_SUCH_DAEMON = frozenset({"ENOENT", "ECONNREFUSED"})
 
 EXAMPLES = """
 \b
@@ -161,8 +163,9 @@ def _trace(
             stack.callback(recorder.close)
         target = Target(child.pid)
         stack.callback(target.close)
-        hidden = ONLY_IN_FILES if wanted.output is None and not tracing.publish_all else frozenset()
-        session = Session(kernel, tracing.options(), _noting(closing, render, hidden), lines, recorder)
+        tells_all = wanted.output is not None or tracing.publish_all
+        noting = _noting(closing, render, tells_all=tells_all)
+        session = Session(kernel, tracing.options(), noting, lines, recorder)
         session.run_command(child, target, path, _gate(child, stack))
 
 
@@ -179,21 +182,31 @@ def _gate(child: Command, stack: contextlib.ExitStack) -> ExecGate | None:
         return None
 
 
-def _noting(closing: Closing, render: Render, hidden: frozenset[str]) -> Render:
+def _noting(closing: Closing, render: Render, *, tells_all: bool) -> Render:
     """Render events, having remembered what the closing summary is made of."""
 
     def noted(events: Iterable[dict[str, Any]]) -> list[bytes]:
         found = list(events)
         closing.take(found)
-        return render([event for event in found if event["event"] not in hidden])
+        return render([event for event in found if tells_all or _is_worth_telling(event)])
 
     return noted
+
+
+def _is_worth_telling(event: dict[str, Any]) -> bool:
+    """On the command's own standard error."""
+    connect = event.get("connect") or {}
+    is_no_daemon = event["event"] == "connect" and connect.get("purpose") == "nss"
+    is_no_daemon = is_no_daemon and (connect.get("error") or {}).get("type") in NO_SUCH_DAEMON
+    return event["event"] not in ONLY_IN_FILES and not is_no_daemon
 
 
 def _say(closing: Closing, title: str, code: int) -> None:
     """For people; that nobody reads it is no failure of the command."""
     from ebpfdns.publish.ways_out import closing_text  # noqa: PLC0415 - not needed before the end
 
+    if sys.stderr is None:  # it was closed when we began
+        return
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
         sys.stderr.buffer.write(closing_text(closing.blocks(title, code)))

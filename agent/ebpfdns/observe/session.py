@@ -22,7 +22,7 @@ from ebpfdns import __version__, logs
 from ebpfdns.correlate import items
 from ebpfdns.errors import EbpfdnsError, NoSuchTargetError
 from ebpfdns.model.boundary import Counter, FrameKind
-from ebpfdns.observe import leftovers
+from ebpfdns.observe import leftovers, processes
 from ebpfdns.observe.accounts import loss_totals, own_cost
 from ebpfdns.observe.child_watch import ChildWatch
 from ebpfdns.observe.configurations import Configurations
@@ -157,12 +157,14 @@ class Session:
                 redact_key=options.redact_key,
             )
         )
-        self._earlier.find(targets, time.monotonic_ns(), is_last=False)
+        below = self._descendants(targets) if self._kernel.variant.follow_children else []
+        self._earlier.find([*targets, *below], time.monotonic_ns(), is_last=False)
         for target in targets:
             target.attach(self._kernel)
             if before_adoption is not None:
                 before_adoption()
             self._adopt(target)
+        targets = [*targets, *(target for target in below if self._follow(target))]
         self._earlier.find(targets, time.monotonic_ns(), is_last=True)
         for target in targets:
             self._followed.find(target.pid, target.process.alive_tid)
@@ -394,12 +396,35 @@ class Session:
             return
         try:
             target = Target(pid)
-            target.was_found_running()
-            target.attach(self._kernel)
-        except (NoSuchTargetError, ProcessLookupError):
+        except NoSuchTargetError:
             self._kernel.maps.remove_target(pid)
             return
+        target.was_found_running()
+        self._follow(target)
+
+    def _follow(self, target: Target) -> bool:
+        """Trace a process that may be gone any moment; whether it was there long enough for that."""
+        try:
+            target.attach(self._kernel)
+        except (NoSuchTargetError, ProcessLookupError):
+            self._kernel.maps.remove_target(target.pid)
+            target.close()
+            return False
         self._adopt(target)
+        return True
+
+    def _descendants(self, targets: Sequence[Target]) -> list[Target]:
+        """What the targets had started before; what they start from now on, the kernel tells."""
+        found: list[Target] = []
+        seen = {target.pid for target in targets}
+        while fresh := {pid for target in targets for pid in processes.descendants(target.pid)} - seen:
+            seen |= fresh
+            for pid in sorted(fresh):
+                with contextlib.suppress(NoSuchTargetError, OSError):  # gone, or there is no room
+                    target = Target(pid)
+                    self._kernel.maps.add_target(pid, time.monotonic_ns())
+                    found.append(target)
+        return found
 
     def _close_open_things(self) -> None:
         """What a process left open when it went has ended: twice not seen is certain."""

@@ -24,6 +24,7 @@ class User:
     name: str
     uid: int
     gid: int
+    groups: tuple[int, ...]
     home: str
     shell: str
 
@@ -34,7 +35,7 @@ class User:
 
     def become(self) -> None:
         """From now on this process is that user's."""
-        os.initgroups(self.name, self.gid)
+        os.setgroups(self.groups)  # read before: initgroups(3) would ask the user database, being traced
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
 
@@ -45,4 +46,5 @@ def find(name: str) -> User:
         entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except (KeyError, OverflowError) as error:
         raise UsageError(f"there is no user {name} here", remedy="getent passwd") from error
-    return User(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell or "/bin/sh")
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return User(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_shell or "/bin/sh")
