@@ -101,6 +101,7 @@ int packet_dropped(struct bpf_raw_tracepoint_args *ctx) {
   if (read_kernel(ip, sizeof(ip), (void *)head + network_at) != 0) return 0;
   bool is_v4 = ip[0] >> 4 == 4;
   if ((is_v4 ? ip[9] : ip[6]) != IPPROTO_UDP) return 0;
+  if (is_v4 && (ip[6] & 0x1F) | ip[7]) return 0; /* a later fragment: these were no ports */
   packet.family = is_v4 ? AF_INET : AF_INET6;
   if (is_v4)
     __builtin_memcpy(packet.peer, ip + 12, 4);

@@ -81,6 +81,11 @@ STORIES = {
         words=("--connected", "--count", "2", "--edns-later", "--timeout-ms", "1500"),
         workload="wire",
     ),
+    "fragments_dropped": Story(
+        "fragments_dropped",
+        words=("--count", "2", "--edns-later", "--timeout-ms", "1500"),
+        workload="wire",
+    ),
     "local_firewall": Story("local_firewall"),
     "one_reply_lost": Story("one_reply_lost", options="timeout:1 attempts:1"),
     "late_reply": Story("late_reply", options="timeout:1 attempts:2"),

@@ -84,3 +84,14 @@ def test_not_knowing_is_not_carried_on() -> None:
 def test_nothing_said_before() -> None:
     """Without a word before, the end's own stands."""
     assert conclusion.at_the_end(ended("ok"), None) is None
+
+
+def test_fragments_that_were_seen_are_not_unlearned() -> None:
+    """At its end nobody looks for them, and they are the reason still, or the doubt."""
+    held = {"process": {"fragments": {"incomplete": 1, "failed": 0}}}
+    lately = {"answers": {"192.0.2.53": {"plain_ns": 1, "edns_ns": None}}}
+    for known in ({}, lately):
+        last = conclusion.while_open(situation(both(), age=0.6, **held, **known))
+        assert "fragments_incomplete" in [fact.fact for fact in last.evidence]
+        assert conclusion.at_the_end(ended("failed", 2.0, code=EAI_AGAIN["code"]), last) is last
+        assert conclusion.at_the_end(ended("ok"), last) is None

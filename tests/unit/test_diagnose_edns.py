@@ -72,3 +72,34 @@ def test_what_passes_is_told() -> None:
     assert cause is not None
     assert [told.fact for told in cause.evidence] == ["edns_unanswered", "small_answers_pass", "no_reply"]
     assert cause.evidence[1].numbers["answered_before_ms"] == 12_000.0
+
+
+def held(count: int, questions: Any = None, **more: Any) -> Situation:
+    """Unanswered for two seconds, while packets lie there of which fragments are missing."""
+    process = {"fragments": {"incomplete": count, "failed": 3}}
+    asked = both() if questions is None else questions
+    return situation(asked, age=2.0, process=process, resolv_conf=conf(ONE), **more)
+
+
+@rows(
+    ("it answered lately", held(1, **answers(-10.0)), "edns_dropped", "likely"),
+    ("it answered with OPT lately", held(1, **answers(with_opt=-10.0)), "edns_dropped", "likely"),
+    ("it answered long ago", held(1, **answers(-70.0)), "ns_silent", "likely"),
+    ("another server answered", held(1, **answers(-10.0, server=TWO)), "ns_silent", "likely"),
+    ("nothing is held", held(0, **answers(-10.0)), "ns_silent", "likely"),
+    ("it may be a wrong answer", held(1, wrong_ids=1, **answers(-10.0)), "reply_ignored", "confirmed"),
+    ("one of two is answered", held(1, [ask(reply=0.01), ask(qtype=AAAA)]), "one_reply_lost", "likely"),
+    ("something was lost", held(1, lost={"kernel_ring": 1}, **answers(-10.0)), "edns_dropped", "possible"),
+)
+def test_fragments_that_are_missing(seen: Situation, expected: tuple[str, str]) -> None:
+    """They explain the silence of a server that did answer; whose they are is never sure."""
+    assert verdict(seen) == expected
+
+
+def test_fragments_are_a_doubt() -> None:
+    """Where the server never answered they are told, and its silence is not sure."""
+    cause = judge(held(2))
+    assert cause is not None
+    assert cause.evidence[-1].fact == "fragments_incomplete"
+    assert cause.evidence[-1].numbers == {"incomplete": 2, "failed_before": 3}
+    assert "2 packets lie" in cause.evidence[-1].text

@@ -192,7 +192,7 @@ CATALOGUE = (
     ),
     Entry(
         "edns_dropped",
-        "Questions with EDNS get lost on the way; those without pass.",
+        "Large answers, or questions with EDNS, get lost on the way; others pass.",
         edns_dropped.rule,
         about_silence=True,
     ),

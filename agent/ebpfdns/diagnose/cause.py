@@ -26,6 +26,7 @@ FACTS = frozenset(
         # the wire
         *("query_sent", "no_reply", "reply_seen", "reply_late", "reply_mismatch", "reply_truncated"),
         *("reply_dropped", "edns_unanswered", "small_answers_pass"),
+        "fragments_incomplete",
         *("rcode_error", "one_type_unanswered", "search_step", "retried_serially"),
         # results of system calls
         *("send_refused_eperm", "connect_no_route", "fd_limit_hit", "blocked_in_syscall"),

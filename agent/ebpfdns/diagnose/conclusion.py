@@ -34,6 +34,9 @@ LESS_KNOWN = frozenset({"reply_not_read"})
 #: What a look at the other end of a wait has shown, and its end does not refute.
 LOOKED_AT = ("peer_stopped", "peer_rx_queue_not_empty", "listener_backlog_full")
 
+#: What a look has shown of a silence while it lasted: at its end it is the reason still.
+SHOWN_ONCE = frozenset({"fragments_incomplete"})
+
 
 def while_open(situation: Situation) -> Cause:
     """Why it waits."""
@@ -53,13 +56,20 @@ def at_the_end(situation: Situation, last: Cause | None) -> Cause | None:
     if last is not None and lookup is not None and lookup.status == "unseen":
         # That it was answered in the end was not seen, so an end without an answer is no news.
         return last if found is None or found.id in KNOWN_BETTER else found
-    if last is not None and found is not None and found.id == last.id and not situation.lost:
-        return _with_proofs(found, last)
-    if last is not None and found is not None and found.id in LESS_KNOWN and last.id not in KNOWN_BETTER:
-        return last
+    if last is not None and found is not None:
+        is_shown = _is_shown_by(last, found)
+        if found.id == last.id and not situation.lost and not is_shown:
+            return _with_proofs(found, last)
+        if is_shown or (found.id in LESS_KNOWN and last.id not in KNOWN_BETTER):
+            return last
     if last is None or (found is not None and found.id != "unknown"):
         return found
     return found if _is_outdated(last, situation) else last
+
+
+def _is_shown_by(last: Cause, found: Cause) -> bool:
+    """Whether it ends in the silence of which a look has shown more."""
+    return found.id in ("ns_silent", last.id) and any(fact.fact in SHOWN_ONCE for fact in last.evidence)
 
 
 def _with_proofs(found: Cause, last: Cause) -> Cause:

@@ -173,6 +173,17 @@ def _receive_queue(peer: str, waited: Socket) -> Evidence:
     return Evidence("rx_queue_empty", f"nothing from {peer} lies unread in the socket", numbers)
 
 
+def fragments_incomplete(case: LookupCase) -> list[Evidence]:
+    """Packets that came in fragments, and not whole: an answer may be among them."""
+    seen = (case.situation.process or {}).get("fragments") or {}
+    held = seen.get("incomplete")
+    if not held:
+        return []
+    packets = "a packet lies" if held == 1 else f"{held} packets lie"
+    text = f"{packets} in this network namespace of which fragments are missing"
+    return [Evidence("fragments_incomplete", text, {"incomplete": held, "failed_before": seen.get("failed")})]
+
+
 # What the agent could not see.
 
 

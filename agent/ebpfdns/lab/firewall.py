@@ -1,6 +1,6 @@
 """A rule of nftables inside a sandbox.
 
-Owns: the nft command. Must not know: what the rule is for.
+Owns: the nft command, and that lo takes packets of ordinary size only. Must not know: what the rule is for.
 """
 
 from __future__ import annotations
@@ -17,10 +17,26 @@ if TYPE_CHECKING:
 
     from ebpfdns.lab.namespace import Sandbox
 
+#: as on most networks
+SMALL_MTU_BYTES = 1500
+
 
 def walled(hook: str, rule: str) -> Callable[[Sandbox], None]:
     """`wall`, ready for a sandbox that comes later."""
     return partial(wall, hook=hook, rule=rule)
+
+
+def fragmenting(sandbox: Sandbox) -> None:
+    """Large packets go in fragments on `lo`, and all but the first ones are dropped when they come."""
+    small_packets(sandbox)
+    wall(sandbox, "prerouting", "ip frag-off & 0x1fff != 0 drop")
+
+
+def small_packets(sandbox: Sandbox) -> None:
+    """Let large packets go in fragments on `lo`."""
+    small = sandbox.popen(["ip", "link", "set", "lo", "mtu", str(SMALL_MTU_BYTES)])
+    if small.wait():
+        raise EbpfdnsError("the mtu of lo cannot be changed", remedy="apt-get install iproute2")
 
 
 def wall(sandbox: Sandbox, hook: str, rule: str) -> None:

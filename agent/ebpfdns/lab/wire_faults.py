@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ebpfdns.lab import topology
 from ebpfdns.lab.fault import Fault, RuleFields, ServerPlan
-from ebpfdns.lab.firewall import walled
+from ebpfdns.lab.firewall import fragmenting, walled
 
 GOOD: RuleFields = {"answer": [topology.WEB, topology.WEB_V6]}
 SEARCH = ("a.lab.test", "b.lab.test", "c.lab.test")
@@ -67,6 +67,14 @@ WIRE_FAULTS = (
         servers=_serving({"edns": True, "drop": True}, GOOD),
         expected_cause="edns_dropped",
         program=("own_resolver", "--server", topology.SERVER_1, "--edns"),
+    ),
+    Fault(
+        name="fragments_dropped",
+        sentence="Answers with EDNS come in fragments, of which only the first ones get through.",
+        servers=_serving({"edns": True, "answer": [topology.WEB] * 120}, GOOD),
+        expected_cause="edns_dropped",
+        program=("own_resolver", "--server", topology.SERVER_1, "--edns"),
+        prepare=fragmenting,
     ),
     Fault(
         name="bypass",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfdns import netlink
 from ebpfdns.observe import (
     conntrack,
+    fragments,
     name_files,
     proc_files,
     processes,
@@ -66,6 +67,7 @@ def process_snapshot(
         **_threads(pid),
         **cpu.facts(alive_tid),
         "conntrack": conntrack.conntrack(alive_tid),
+        "fragments": fragments.fragments(alive_tid),
         "children": _children(pid),
         "routes": routes.routes(alive_tid, nameservers) if netlink.is_loaded() else None,
         "listeners": listeners(alive_tid, nameservers, peers.search),

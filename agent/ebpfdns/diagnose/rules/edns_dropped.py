@@ -1,6 +1,8 @@
-"""`edns_dropped`: questions with an OPT record get lost on the way, or the server ignores them; others pass.
+"""`edns_dropped`: questions with an OPT record, or large answers, get lost on the way; others pass.
 
 Owns: what must have been seen, and the words for it. Must not know: other causes.
+
+Of a large answer of which fragments are missing the others lie in the kernel. Whose they are is not known.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose.case import A_SECOND_NS, NS_PER_S, WORTH_SAYING_NS
 from ebpfdns.diagnose.cause import Cause, Evidence
-from ebpfdns.diagnose.observations import no_reply
+from ebpfdns.diagnose.observations import fragments_incomplete, no_reply
 from ebpfdns.diagnose.wording import dig, milliseconds, seconds, server_text
 
 if TYPE_CHECKING:
@@ -21,6 +23,51 @@ LATELY_NS = 60 * NS_PER_S
 
 
 def rule(case: LookupCase) -> Cause | None:
+    """Either of both."""
+    return _of_answers(case) or _of_questions(case)
+
+
+def _of_answers(case: LookupCase) -> Cause | None:
+    """A server that did answer is silent, and meanwhile a packet lies here of which fragments are missing."""
+    silent = case.silent
+    servers = list(dict.fromkeys(query.server for query in silent))
+    held = fragments_incomplete(case)
+    if not held or len(servers) != 1 or case.has_stray_reply or case.has_unread_answer:
+        return None
+    server = servers[0]
+    before_ns = _answered_before_ns(case, server)
+    if before_ns is None:
+        return None
+    named = server_text(server)
+    return Cause(
+        "edns_dropped",
+        "likely",
+        f"{named} answers, but large answers seem to lose fragments on the way; small ones pass.",
+        (*held, _another_passed(case, server, before_ns), no_reply(case, server)),
+        f"Compare: {dig(server, case.lookup, '+bufsize=1232 +time=2 +tries=1')} with +bufsize=4096. "
+        "Let fragments of UDP pass on the way, or let the server send no more than 1,232 bytes by UDP: "
+        "what is larger goes by TCP then",
+    )
+
+
+def _answered_before_ns(case: LookupCase, server: Server) -> int | None:
+    """When it last answered anything: in this lookup, or the process lately."""
+    known = case.situation.answers.get(server.address) or {}
+    times = [query.reply_ns for query in case.answered if query.server == server]
+    times += [at_ns for at_ns in known.values() if at_ns and case.at_ns - at_ns <= LATELY_NS]
+    return max((at_ns for at_ns in times if at_ns is not None), default=None)
+
+
+def _another_passed(case: LookupCase, server: Server, at_ns: int) -> Evidence:
+    ago_ns = max(0, case.at_ns - at_ns)
+    return Evidence(
+        "small_answers_pass",
+        f"{server_text(server)} answered another question {seconds(ago_ns)} ago",
+        {"server": server.address, "answered_before_ms": milliseconds(ago_ns)},
+    )
+
+
+def _of_questions(case: LookupCase) -> Cause | None:
     """All that waits has an OPT record, and the same server has answered a question without one lately."""
     silent = case.silent
     if not silent or case.has_stray_reply or not all(query.has_edns for query in silent):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose.case import is_local
 from ebpfdns.diagnose.cause import Cause, Evidence
-from ebpfdns.diagnose.observations import errors, no_reply, sockets, thread_waits
+from ebpfdns.diagnose.observations import errors, fragments_incomplete, no_reply, sockets, thread_waits
 from ebpfdns.diagnose.wording import dig, listing, server_text, shown_text
 from ebpfdns.model.facts import DROPS_UNSEEN
 
@@ -52,7 +52,7 @@ def _had_its_time(case: LookupCase) -> bool:
 def _doubts(case: LookupCase, silent: list[Server]) -> list[Evidence]:
     """What could not be excluded, each as evidence of its own."""
     doubts = [_local(server) for server in silent if is_local(server)]
-    doubts += _not_asked(case)
+    doubts += [*_not_asked(case), *fragments_incomplete(case)]
     if not case.hears_errors:
         text = (
             "not seen: whether anything listens on port 53; the kernel tells unconnected sockets, "
