@@ -44,6 +44,7 @@ CAUSES: dict[str, list[str | None]] = {
     "stale_resolv_conf": [None, "stale_resolv_conf"],
     "bypass": ["bypass"],
     "edns_dropped": [None, "edns_dropped"],
+    "fragments_dropped": [None, "edns_dropped"],
     "local_firewall": ["local_firewall"],
     "threads": ["ns_silent", "ns_silent", "ns_silent"],
     "child_process": ["child_process"],
