@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import cost
 import footprint
+import go_large
 import load
 import looking
 from table import Row, render
@@ -76,7 +77,7 @@ def main() -> None:
     """Measure all, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="only whether it works: the figures mean little")
-    parser.add_argument("--only", choices=["cost", "load", "footprint"], help="one part")
+    parser.add_argument("--only", choices=["cost", "load", "footprint", "go"], help="one part")
     parser.add_argument("--json", type=Path, default=BUILD / "bench.json", help="where to write the figures")
     chosen = parser.parse_args()
     if os.geteuid() != 0:
@@ -124,6 +125,8 @@ def _run(bench: Bench, folder: Path, only: str | None, *, is_quick: bool) -> Non
             look = functools.partial(looking.measure, threads, 3 if is_quick else 31)
             bench.section(f"a look at {threads} stuck threads", look)
         bench.section("lines a second", lambda: footprint.line_rate(int(200_000 * scale)))
+    if only in (None, "go"):
+        bench.section("functions of a large Go program", lambda: go_large.measure(BUILD))
 
 
 def _compiled(source: Path, target: Path) -> Path:
