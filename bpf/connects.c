@@ -7,7 +7,6 @@
  */
 
 #define AF_UNIX 1
-#define AF_INET6 10
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 #define TCP_ESTABLISHED 1
@@ -125,6 +124,9 @@ struct connect_arguments {
   u64 address_bytes;
 };
 
+/* Go's resolver connects to DNS servers, and by UDP to the addresses that it sorts: to port 53, in older ones 9. */
+INLINE bool may_be_of_go(u16 port) { return IS_DNS_PORT(port) || port == 53 || port == 9; }
+
 int connect_begins(struct connect_arguments *ctx) {
   struct ids ids;
   if (!current_party(&ids)) return 0;
@@ -140,6 +142,8 @@ int connect_begins(struct connect_arguments *ctx) {
   struct call *call = open_call(&call_key);
   /* Whether the lookup that was open when tracing began still is, only a connect to a DNS server tells. */
   if (call && (!call->is_earlier || (record->family != AF_UNIX && IS_DNS_PORT(record->port)))) {
+    record->flags |= CONNECT_IN_LOOKUP;
+  } else if (record->family != AF_UNIX && may_be_of_go(record->port) && resolves_in_go(ids.pid)) {
     record->flags |= CONNECT_IN_LOOKUP;
   } else if (!ids.is_supporting) {
     count(CONNECTS_STARTED, 1);

@@ -15,7 +15,7 @@ struct descriptor_result {
 
 INLINE int descriptor_comes(struct descriptor_result *ctx) {
   if (ctx->result != -EMFILE && ctx->result != -ENFILE) return 0;
-  u64 key = bpf_get_current_pid_tgid();
+  u64 key = lookup_key_of(bpf_get_current_pid_tgid());
   struct call *call = calls.lookup(&key);
   if (!call || !call->start_ns || call->is_paused) return 0;
   call->descriptor_error = -ctx->result;

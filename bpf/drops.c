@@ -15,13 +15,13 @@
 INLINE void question_is_refused(u64 socket_key) {
   struct dns_socket *socket = sockets.lookup(&socket_key);
   if (!socket) return;
-  u64 key = socket->call_key;
+  u64 thread = socket->call_key, key = lookup_key_of(thread);
   struct call *call = calls.lookup(&key);
   if (!call || !call->start_ns || call->is_paused) return;
   struct lookup *record = NULL;
   if (call->has_record)
     record = lookups.lookup(&key);
-  else if (bpf_get_current_pid_tgid() == key) /* its memory can be read now only */
+  else if (bpf_get_current_pid_tgid() == thread) /* its memory can be read now only */
     record = record_of(call, key);
   if (!record) return;
   u64 n = record->query_count;

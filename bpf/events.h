@@ -44,6 +44,8 @@ enum api {
   API_RES_NSEND,
   API_WIRE, /* DNS traffic that belongs to no call we probe */
   API_UV_GETADDRINFO, /* in libuv's queue; getaddrinfo once a thread begins with it */
+  API_GO,  /* a goroutine asks Go's own resolver; who it turns to is not known yet, or it does the work itself */
+  API_CGO, /* a goroutine's lookup that getaddrinfo does, on a thread of its own */
 };
 
 enum status {
@@ -68,6 +70,8 @@ enum status {
 #define LOOKUP_LEFT 1024 /* wire: at end_ns its socket was closed unanswered; its program may ask again with another */
 #define LOOKUP_MOVED 2048 /* wire: it did */
 #define LOOKUP_SUPPORTING 1048576 /* of a daemon that is followed, not a target: neither counted nor told of itself */
+#define LOOKUP_ERROR_CUT 2097152 /* Go: the error's text is longer than the place for it */
+#define LOOKUP_GOES_ON 4194304 /* cgo: its caller has given up; getaddrinfo goes on, as a lookup of its own */
 #define LOOKUP_BEFORE_ATTACH 256 /* it began before tracing did: since start_ns it is known */
 
 /* struct query.flags */
@@ -101,8 +105,30 @@ struct query {
   __u16 local_port; /* of its socket; 0: not known */
   __u32 question_hash; /* of name and type, letters of either case alike */
   __u16 reply_bytes;
-  __u8 pad[2];
+  __u8 attempt; /* enum attempt */
+  __u8 pad;
 };
+
+/* How a query of Go's resolver stands there: one call of net.(*Resolver).exchange. */
+enum attempt {
+  ATTEMPT_NONE, /* of another resolver */
+  ATTEMPT_RUNNING,
+  ATTEMPT_OK,
+  ATTEMPT_FAILED,
+  ATTEMPT_RETURNED, /* how, this version of Go does not tell where we look */
+};
+
+/* What `service` of struct lookup holds for API_GO and API_CGO. A failed one has no addresses: there stands the text
+ * of its error, `more_addresses` bytes long, and in `code` bits of GO_ERROR_…. */
+#define GO_SERVER_BYTES 24
+#define GO_ERROR_BYTES 112
+struct go_part {
+  __u64 goroutine;
+  char server[GO_SERVER_BYTES]; /* whose answer, or silence, the error is about */
+};
+#define GO_ERROR_IS_TIMEOUT 1
+#define GO_ERROR_IS_TEMPORARY 2
+#define GO_ERROR_IS_NOT_FOUND 4
 
 /* A lookup that has been noticed: it asked or connected (open, in the map `lookups`), or it ended (in the ring). */
 struct lookup {
@@ -163,8 +189,43 @@ struct call {
   __u8 nested_calls;
   __u8 descriptor_error; /* EMFILE, ENFILE: as in struct lookup */
   __u8 is_earlier; /* found by the agent: see LOOKUP_BEFORE_ATTACH */
-  __u8 pad[2];
+  __u8 role;     /* bits of ROLE_…: what a goroutine, or a thread, does for somebody else's lookup */
+  __u8 function; /* enum go_function: which one began it */
 };
+
+/* One per goroutine while it is in a lookup or works for one, under a key of its own. Its fields are those of struct
+ * call: `name` and `service` (the network) with their lengths in name_size and family, `stack` is the goroutine's
+ * own struct, `hints` its id, `result` the key of the lookup that it works for, or the slice of results at the end,
+ * `code_at` the key of the thread whose call is for this lookup. */
+#define GO_BIT (1ULL << 61)
+#define GO_ID_BITS 39
+#define GO_KEY(host_pid, id) (GO_BIT | (__u64)(host_pid) << GO_ID_BITS | ((id) & ((1ULL << GO_ID_BITS) - 1)))
+#define GO_HOST_PID(key) ((__u32)((key) >> GO_ID_BITS) & 0x3FFFFF)
+#define IS_GO_KEY(key) ((key) >> 61 == 1)
+#define ROLE_FLIGHT 1   /* goroutine: works for the lookup `result`, which others may wait for, too */
+#define ROLE_ATTEMPT 2  /* goroutine: is in exchange() for the lookup `result` */
+#define ROLE_AWAITED 4  /* thread: its next call, of the name at `result`, will be for the lookup `code_at` */
+#define ROLE_JOINED 8   /* thread: its call is for the lookup `code_at` */
+
+/* What a probe on a Go function is at: the lowest byte of its cookie. */
+enum go_function {
+  GO_NOTHING,
+  GO_LOOKUP_IP_ADDR,
+  GO_LOOKUP_HOST,
+  GO_LOOKUP_CNAME,
+  GO_LOOKUP_SRV,
+  GO_LOOKUP_RECORDS, /* MX, NS, TXT, PTR: a name in, a slice and an error out */
+  GO_FLIGHT,         /* works for a lookup on a goroutine of its own */
+  GO_EXCHANGE,
+  GO_ROUND_TRIP,
+  GO_STREAM_ROUND_TRIP,
+  GO_CALL_LIBC,
+};
+/* The other bits: where something is in this program's version of Go. */
+#define GO_COOKIE_ID 8          /* offset of goid in struct g, 12 bits */
+#define GO_COOKIE_PARENT 20     /* … of parentGoid, 12 bits; 0: it has none */
+#define GO_COOKIE_TEXT 32       /* … of its text in struct DNSError, 6 bits: newer ones begin with another error */
+#define GO_COOKIE_ERROR 38      /* at the return of exchange(): which register begins the error, 5 bits; 31: none */
 
 /* struct connect.flags */
 #define CONNECT_IN_LOOKUP 1    /* made by a thread inside a traced lookup */

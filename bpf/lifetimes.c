@@ -7,7 +7,7 @@ INLINE void thread_is_gone(u64 host) {
     struct call *found = calls.lookup(&key);
     if (!found) continue;
     struct call call = *found;
-    if (calls.delete(&key) == 0 && call.start_ns)
+    if (calls.delete(&key) == 0 && call.start_ns && !call.role)
       end_call(&call, key, bpf_ktime_get_ns(), i ? STATUS_UNSEEN : STATUS_ABANDONED, 0, 0, 0);
   }
   abandon_connect_of(host);
@@ -52,7 +52,7 @@ struct new_task {
 /* The truth before the table: whoever clears a slot looks at the truth afterwards (kernel_maps.py). */
 INLINE void adopt(u32 child, u32 parent) {
   int index = (child >> 3) & 2047;
-  u64 *slots = target_slots.lookup(&index), since = bpf_ktime_get_ns();
+  u64 *slots = target_slots.lookup(&index), since = bpf_ktime_get_ns() & ~1ULL;
   if (targets.update(&child, &since) == 0)
     tell_change(PROCESS_FORKED, child, parent);
   else

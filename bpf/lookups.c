@@ -47,8 +47,11 @@ INLINE void end_call(struct call *call, u64 key, u64 now, u8 status, u64 returne
       if (status == STATUS_OK) {
         read_addresses(record, call, returned);
         remember_given(record);
+      } else if (status == STATUS_FAILED && IS_OF_GO(call)) {
+        read_go_error(record, call->result);
       }
-      settle_questions(record);
+      if (!(flags & LOOKUP_GOES_ON)) settle_questions(record);
+      if (IS_OF_GO(call)) forget_free_places(record);
       KEEP_IN_MEMORY();
       tell_and_forget(record, key, is_worth_telling(record->status, took_ns));
     }
@@ -63,6 +66,7 @@ INLINE void end_call(struct call *call, u64 key, u64 now, u8 status, u64 returne
       record->code = code;
       record->flags |= flags;
       if (status == STATUS_OK) read_addresses(record, call, returned);
+      if (status == STATUS_FAILED && IS_OF_GO(call)) read_go_error(record, call->result);
       frames.ringbuf_submit(record, 0);
       count(FRAMES_SUBMITTED, 1);
     } else {
@@ -98,7 +102,7 @@ struct entry {
 BPF_PERCPU_ARRAY(entries, struct entry, 1);
 BPF_PROG_ARRAY(rare_programs, 1);
 
-INLINE void start_call(struct pt_regs *ctx, struct call *call, u8 api, struct arguments *given_to) {
+INLINE void fill_call(struct pt_regs *ctx, struct call *call, u8 api, struct arguments *given_to) {
   call->stack = PT_REGS_SP(ctx);
   call->name = given_to->name;
   call->service = given_to->service;
@@ -110,8 +114,13 @@ INLINE void start_call(struct pt_regs *ctx, struct call *call, u8 api, struct ar
   call->api = api;
   call->nested_calls = 0;
   call->descriptor_error = 0;
-  count(LOOKUPS_STARTED, 1);
+  call->role = 0;
   call->start_ns = bpf_ktime_get_ns();
+}
+
+INLINE void start_call(struct pt_regs *ctx, struct call *call, u8 api, struct arguments *given_to) {
+  count(LOOKUPS_STARTED, 1);
+  fill_call(ctx, call, api, given_to);
 }
 
 INLINE int call_begins(struct pt_regs *ctx, u8 api, struct arguments given_to) {
@@ -122,7 +131,7 @@ INLINE int call_begins(struct pt_regs *ctx, u8 api, struct arguments given_to) {
   ids.host = bpf_get_current_pid_tgid();
 #endif
   struct call *call = calls.lookup(&ids.host);
-  bool is_rare = call && call->start_ns;
+  bool is_rare = call && (call->start_ns || call->role);
   if (!call) {
     if (!current_ids(&ids)) return 0;
     u64 earlier_key = EARLIER_KEY(ids.host);
@@ -143,6 +152,22 @@ INLINE int call_begins(struct pt_regs *ctx, u8 api, struct arguments given_to) {
   return 0;
 }
 
+/* Cgo makes this call for a goroutine's lookup, which it is then part of. False: it is another one after all. */
+INLINE bool joins_goroutine(struct pt_regs *ctx, struct call *call, u64 key, struct entry *entry) {
+  u64 owner_key = call->code_at;
+  bool is_awaited = call->result == entry->given_to.name;
+  struct call *owner = calls.lookup(&owner_key);
+  call->role = 0;
+  if (!is_awaited || !owner || !owner->start_ns) return false;
+  fill_call(ctx, call, entry->api, &entry->given_to);
+  call->code_at = owner_key;
+  call->role = ROLE_JOINED;
+  owner->api = API_CGO;
+  owner->tid = call->tid;
+  owner->code_at = key;
+  return true;
+}
+
 /* A call of this thread is open, or was when tracing began: this one is nested in it, continues it, or shows that it
  * has ended. */
 int call_begins_in_open_call(struct pt_regs *ctx) {
@@ -151,6 +176,13 @@ int call_begins_in_open_call(struct pt_regs *ctx) {
   struct entry *entry = entries.lookup(&zero);
   struct call *call = calls.lookup(&key);
   if (!entry || !call) return 0;
+  if (call->role & ROLE_AWAITED) {
+    if (joins_goroutine(ctx, call, key, entry)) return 0;
+    if (!call->start_ns) {
+      start_call(ctx, call, entry->api, &entry->given_to);
+      return 0;
+    }
+  }
   u64 stack = PT_REGS_SP(ctx), open_key = key;
   u8 status = STATUS_ABANDONED;
   int code = 0;
@@ -187,10 +219,24 @@ int call_begins_in_open_call(struct pt_regs *ctx) {
     return 0;
   }
   /* Not paused: the open call has left its stack frame without returning (longjmp). */
-  if (open_key == key || calls.delete(&open_key) == 0)
+  bool is_part = call->role & ROLE_JOINED;
+  if (is_part)
+    call->start_ns = 0;
+  else if (open_key == key || calls.delete(&open_key) == 0)
     end_call(open, open_key, bpf_ktime_get_ns(), status, 0, code, flags);
   start_call(ctx, call, entry->api, &entry->given_to);
   return 0;
+}
+
+/* The goroutine has its answer, and ends its lookup by itself. */
+INLINE void joined_call_returns(struct call *call, u64 key) {
+  u64 owner_key = call->code_at;
+  struct call *owner = calls.lookup(&owner_key);
+  if (owner && owner->code_at == key) owner->code_at = 0;
+  struct wait *wait = waits.lookup(&key);
+  if (wait && wait->last_fd < 0) wait->returns = 0; /* a resolver's own polls are no event loop */
+  call->role = 0;
+  call->start_ns = 0;
 }
 
 int call_returns(struct pt_regs *ctx) {
@@ -199,6 +245,10 @@ int call_returns(struct pt_regs *ctx) {
   if (!call || !call->start_ns || call->is_paused) return 0;
   /* Only the outermost call stands at this height of the stack. */
   if (PT_REGS_SP(ctx) != call->stack + RETURN_POPS) return 0;
+  if (call->role & ROLE_JOINED) {
+    joined_call_returns(call, key);
+    return 0;
+  }
   u64 now = bpf_ktime_get_ns();
   u64 returned = PT_REGS_RC(ctx);
   u8 api = call->api;

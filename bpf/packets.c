@@ -101,6 +101,19 @@ INLINE bool read_headers(struct __sk_buff *skb, struct packet *packet, bool is_l
   return true;
 }
 
+INLINE void hash_question(struct question *question) {
+  u64 hash = question->name_bytes;
+  LOOP (int i = 0; i < 12; i++) {
+    u64 word;
+    __builtin_memcpy(&word, question->name + 8 * i, 8);
+    /* Letters of either case count as the same: some resolvers shuffle them. */
+    hash = (hash ^ (word | 0x2020202020202020ULL)) * 0x100000001B3ULL;
+    hash ^= hash >> 29;
+  }
+  question->name_hash = hash;
+  question->hash = ((u32)(hash ^ hash >> 32) ^ question->type * 0x9E3779B1U) | 1;
+}
+
 /* The first question of the message at `at`; false when there is none, or it cannot be taken apart. */
 INLINE bool read_question(struct __sk_buff *skb, u32 at, u32 end, struct question *question) {
   u32 name_at = at + DNS_HEADER_BYTES, position = name_at;
@@ -121,15 +134,6 @@ INLINE bool read_question(struct __sk_buff *skb, u32 at, u32 end, struct questio
   question->is_cut = (QUERY_NAME_BYTES - bytes) >> 63; /* no branch, for the verifier's sake */
   if (bytes > QUERY_NAME_BYTES) bytes = QUERY_NAME_BYTES;
   if (bytes < 1 || !load(skb, name_at, question->name, bytes)) return false;
-  u64 hash = question->name_bytes;
-  LOOP (int i = 0; i < 12; i++) {
-    u64 word;
-    __builtin_memcpy(&word, question->name + 8 * i, 8);
-    /* Letters of either case count as the same: some resolvers shuffle them. */
-    hash = (hash ^ (word | 0x2020202020202020ULL)) * 0x100000001B3ULL;
-    hash ^= hash >> 29;
-  }
-  question->name_hash = hash;
-  question->hash = ((u32)(hash ^ hash >> 32) ^ question->type * 0x9E3779B1U) | 1;
+  hash_question(question);
   return true;
 }

@@ -326,10 +326,15 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
       return;
     }
   }
-  u64 key = socket->call_key;
-  struct call *call = open_call(&key);
-  struct lookup *record = NULL;
-  if (call) {
+  u64 key, place = MAX_QUERIES;
+  struct lookup *record = asked_by_goroutine(&question, socket->call_key >> 32, &key, &place);
+  if (!record) key = socket->call_key;
+  struct call *call = record ? NULL : open_call(&key);
+  if (record) {
+    remember_open_key(socket, key);
+    if (place < MAX_QUERIES) fill_query(&record->queries[place], packet, &question, bpf_ktime_get_ns());
+    count(QUERIES_SENT, 1);
+  } else if (call) {
     record = record_of(call, key);
   } else {
     key = socket->open_keys[0]; /* of a connection that was made for it, or the socket that it goes on with */
@@ -357,7 +362,7 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
   }
   if (!record) return;
   if (is_udp) note_waiting(key, &question, packet->local_port);
-  add_question(record, packet, &question, false);
+  if (!IS_GO_KEY(key) || call) add_question(record, packet, &question, false);
   if (asked.update(&asked_as, &key) != 0) {
     record->flags |= LOOKUP_MAY_BE_MISSED;
     count(LOST_LOOKUPS_FULL, 1);
@@ -457,7 +462,7 @@ INLINE void message_arrives(struct packet *packet, struct dns_socket *socket, st
   if (key_at)
     key = *key_at;
   else /* a wire lookup: the one, as far as is known, that this socket serves */
-    key = socket->open_keys[0] ? socket->open_keys[0] : socket->call_key;
+    key = socket->open_keys[0] ? socket->open_keys[0] : lookup_key_of(socket->call_key);
   struct lookup *record = lookups.lookup(&key);
   if (!record) {
     if (key_at) return;

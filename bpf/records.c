@@ -6,6 +6,7 @@
  */
 
 #define AF_INET 2
+#define AF_INET6 10
 #define DNS_HEADER_BYTES 12
 
 /* What a followed daemon does is not counted: the numbers are those of the targets. */
@@ -18,6 +19,9 @@ INLINE u64 user_word(u64 at) {
   if (at) read_user(&word, sizeof(word), (void *)at);
   return word;
 }
+
+/* Whether a goroutine made this call: what its fields mean, says events.h. */
+#define IS_OF_GO(call) ((call)->function != 0)
 
 INLINE void read_name(struct lookup *record, struct call *call) {
   if (!call->name) return;
@@ -52,6 +56,33 @@ INLINE void read_name(struct lookup *record, struct call *call) {
   count(LOST_MEMORY_UNREAD, 1);
 }
 
+/* The same of a goroutine's call: a Go string is a pointer and a length. */
+INLINE void read_go_name(struct lookup *record, struct call *call) {
+  u64 bytes = call->name_size;
+  if (call->name_size >= LOOKUP_NAME_BYTES) {
+    record->flags |= LOOKUP_NAME_CUT;
+    count(LOST_NAMES_CUT, 1);
+    bytes = LOOKUP_NAME_BYTES - 1;
+  }
+  UNKNOWN(bytes);
+  if (bytes >= LOOKUP_NAME_BYTES) return;
+  record->name_bytes = bytes;
+  if (!bytes || read_user(record->name, bytes, (void *)call->name) == 0) return;
+  record->name_bytes = 0;
+  record->flags |= LOOKUP_NAME_UNREAD;
+  count(LOST_MEMORY_UNREAD, 1);
+}
+
+/* Of which family addresses are wanted, the last letter of the network says: "ip4", "tcp6", "ip". */
+INLINE void describe_go(struct lookup *record, struct call *call) {
+  struct go_part *part = (struct go_part *)record->service;
+  part->goroutine = call->hints;
+  char last = 0;
+  if (call->service && call->family) read_user(&last, 1, (void *)call->service + call->family - 1);
+  record->family = last == '4' ? AF_INET : last == '6' ? AF_INET6 : 0;
+  read_go_name(record, call);
+}
+
 /* Everything a call knows goes into its record. */
 INLINE void describe(struct lookup *record, struct call *call, u64 key) {
   record->kind = FRAME_LOOKUP;
@@ -65,13 +96,19 @@ INLINE void describe(struct lookup *record, struct call *call, u64 key) {
   record->api = call->api;
   record->nested_calls = call->nested_calls;
   record->descriptor_error = call->descriptor_error;
+  bpf_get_current_comm(record->comm, COMM_BYTES);
+  if (IS_OF_GO(call)) {
+    record->host_pid = GO_HOST_PID(key);
+    record->host_tid = call->code_at;
+    describe_go(record, call);
+    return;
+  }
   record->family = call->family;
   if (call->hints) {
     u32 family = 0;
     read_user(&family, sizeof(family), (void *)call->hints + 4);
     record->family = family;
   }
-  bpf_get_current_comm(record->comm, COMM_BYTES);
   if (call->service) read_user_text(record->service, SERVICE_BYTES, (void *)call->service);
   read_name(record, call);
 }
@@ -92,9 +129,20 @@ INLINE struct lookup *record_of(struct call *call, u64 key) {
   return record;
 }
 
-/* The lookup that a thread is in, and its key: a call, or what it was in when tracing began. */
+/* Under which key a thread's lookup has its record. */
+INLINE u64 lookup_key_of(u64 thread) {
+  struct call *call = calls.lookup(&thread);
+  return call && call->role & ROLE_JOINED ? call->code_at : thread;
+}
+
+/* The lookup that a thread is in, and its key: a call, one that it makes for a goroutine's lookup, or what it was in when tracing began. */
 INLINE struct call *open_call(u64 *key) {
   struct call *call = calls.lookup(key);
+  if (call && call->start_ns && call->role & ROLE_JOINED) {
+    *key = call->code_at;
+    call = calls.lookup(key);
+    return call && call->start_ns ? call : NULL;
+  }
   if (call && call->start_ns && !call->is_paused) return call;
   *key = EARLIER_KEY(*key);
   return calls.lookup(key);
@@ -168,8 +216,57 @@ INLINE void read_hostent(struct lookup *record, u64 entry) {
   }
 }
 
+/* A slice of IPAddr: {IP []byte; Zone string}. An IPv4 address may have 16 bytes, the last four being it. */
+INLINE void read_go_addresses(struct lookup *record, u64 slice, u64 length) {
+  struct {
+    u64 bytes, length, capacity, zone, zone_length;
+  } entry;
+  LOOP (int i = 0; i < 2 * MAX_ADDRESSES; i++) {
+    if (i >= length || read_user(&entry, sizeof(entry), (void *)slice + i * sizeof(entry)) != 0) return;
+    u8 bytes[16] = {};
+    u16 family = entry.length == 4 ? AF_INET : AF_INET6;
+    read_user(bytes, entry.length == 4 ? 4 : 16, (void *)entry.bytes);
+    if (entry.length == 16 && !((u64 *)bytes)[0] && ((u32 *)bytes)[2] == 0xFFFF0000) {
+      family = AF_INET;
+      ((u64 *)bytes)[0] = ((u32 *)bytes)[3];
+      ((u64 *)bytes)[1] = 0;
+    }
+    add_address(record, family, bytes);
+  }
+}
+
+/* struct DNSError, behind the error that newer ones wrap. */
+struct go_error {
+  u64 text, text_bytes, name, name_bytes, server, server_bytes;
+  u8 is_timeout, is_temporary, is_not_found;
+};
+
+INLINE void read_go_error(struct lookup *record, u64 error_at) {
+  struct go_error error = {};
+  if (!error_at || read_user(&error, 51, (void *)error_at) != 0) {
+    count(LOST_MEMORY_UNREAD, 1);
+    return;
+  }
+  record->code = (error.is_timeout ? GO_ERROR_IS_TIMEOUT : 0) | (error.is_temporary ? GO_ERROR_IS_TEMPORARY : 0) |
+                 (error.is_not_found ? GO_ERROR_IS_NOT_FOUND : 0);
+  record->flags |= LOOKUP_CODE_IS_KNOWN;
+  u64 bytes = error.text_bytes;
+  UNKNOWN(bytes);
+  if (bytes > GO_ERROR_BYTES) {
+    bytes = GO_ERROR_BYTES;
+    record->flags |= LOOKUP_ERROR_CUT;
+  }
+  if (bytes && read_user(record->addresses, bytes, (void *)error.text) == 0) record->more_addresses = bytes;
+  struct go_part *part = (struct go_part *)record->service;
+  bytes = error.server_bytes;
+  UNKNOWN(bytes);
+  if (bytes && bytes <= GO_SERVER_BYTES) read_user(part->server, bytes, (void *)error.server);
+}
+
 INLINE void read_addresses(struct lookup *record, struct call *call, u64 returned) {
   u8 api = call->api;
+  if (call->function == GO_LOOKUP_IP_ADDR) read_go_addresses(record, call->result, returned);
+  if (IS_OF_GO(call)) return;
   bool is_returned = api == API_GETHOSTBYNAME || api == API_GETHOSTBYNAME2;
   if (!is_returned) returned = user_word(call->result);
   if (api == API_GETADDRINFO)
@@ -198,12 +295,22 @@ INLINE void settle_questions(struct lookup *record) {
   LOOP (int i = 0; i < MAX_QUERIES; i++) {
     if (i >= record->query_count) break;
     struct query *query = &record->queries[i];
-    u64 has_message = 1 ^ is_any(query->flags & QUERY_NO_MESSAGE);
+    /* Without a time it is a place that is free. */
+    u64 has_message = is_any(query->sent_ns) & (1 ^ is_any(query->flags & QUERY_NO_MESSAGE));
     unanswered += has_message & (1 ^ is_any(query->flags & QUERY_ANSWERED));
     struct question_key question = {.socket = query->socket & -has_message, .id = query->id}; /* 0: there is none */
     asked.delete(&question);
   }
   if (unanswered) count_for(record, QUERIES_UNANSWERED, unanswered);
+}
+
+/* What Go's resolver asks is put where there is room, from two goroutines at once; what is told ends with the last. */
+INLINE void forget_free_places(struct lookup *record) {
+  u32 used = 0;
+  LOOP (int i = 0; i < MAX_QUERIES; i++) {
+    if (record->queries[i].sent_ns) used = i + 1;
+  }
+  record->query_count = used;
 }
 
 /* An ended lookup leaves the map for the ring. When many end at once the ring may be full: then it stays until the

@@ -97,7 +97,7 @@ int socket_closes(struct bpf_sock *ctx) {
   if (!socket) return PASS;
   LOOP (int i = 0; i < SOCKET_OPEN_KEYS; i++) {
     u64 lookup_key = socket->open_keys[i];
-    if (!lookup_key) continue;
+    if (!lookup_key || IS_GO_KEY(lookup_key)) continue; /* its goroutine ends it */
     struct lookup *record = lookups.lookup(&lookup_key);
     if (!record) continue;
     if (record->flags & LOOKUP_GOES_BY_TCP && socket->transport == IPPROTO_UDP) continue; /* it goes on there */
@@ -124,7 +124,7 @@ INLINE int socket_has_error(u64 socket, int error) {
   handshake_is_over(socket, error);
   struct dns_socket *known = sockets.lookup(&socket);
   if (!known) return 0;
-  u64 key = known->call_key;
+  u64 key = lookup_key_of(known->call_key);
   struct lookup *record = lookups.lookup(&key);
   if (!record) {
     key = EARLIER_KEY(key);

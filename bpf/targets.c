@@ -42,6 +42,13 @@ INLINE bool is_target(u32 pid) {
   return since && !(*since & TARGET_IS_SUPPORTING);
 }
 
+/* Whether this target has Go's own resolver, and its lookups are seen: the lowest bit of its time. */
+#define TARGET_RESOLVES_IN_GO 1
+INLINE bool resolves_in_go(u32 pid) {
+  u64 *since = targets.lookup(&pid);
+  return since && *since & TARGET_RESOLVES_IN_GO;
+}
+
 INLINE bool current_target(struct ids *ids) { return current_ids(ids) && is_target(ids->pid); }
 
 /* A target, or a daemon that is followed. */

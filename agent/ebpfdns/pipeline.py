@@ -288,6 +288,7 @@ class Pipeline:
         if tracked is None or not is_news:
             return []
         told = self._last.take(name)
+        thing = _with_name(thing, told)
         chain = told.chain if told else ()
         situation = replace(self._situation(item, thing), chain=chain)
         cause = conclusion.at_the_end(situation, told.cause if told else None)
@@ -329,7 +330,7 @@ class Pipeline:
             thing,
             identity=tracked.id,
             started_wall_ns=tracked.started_wall_ns,
-            resolver=self._around.resolver(thing.pid),
+            resolver=self._resolver(thing),
             **about,
         )
         found["lookup"] |= go_choice.of_lookup(self._around.go(thing.pid), thing)
@@ -352,7 +353,6 @@ class Pipeline:
         """What surrounds it; `scan`: the look that was taken at it while it is open."""
         pid = str(thing.pid)
         coverage = self._around.coverage(thing.pid)
-        is_unknown = isinstance(thing, Lookup) and thing.is_of_unknown_code
         return Situation(
             now_ns=item.now_ns,
             lookup=thing if isinstance(thing, Lookup) else None,
@@ -368,7 +368,7 @@ class Pipeline:
             wait=wait,
             chain=self._chain(thing, scan) if scan else (),
             queues=scan.queues.get(pid, {}) if scan else {},
-            resolver="unknown" if is_unknown else self._around.resolver(thing.pid),
+            resolver=self._resolver(thing),
             wire=bool(coverage.get("wire", True)),
             lost=self._losses.hiding_since(thing.start_ns),
             missing=tuple(coverage.get("missing", ())),
@@ -381,6 +381,14 @@ class Pipeline:
         process, thread = scan.processes.get(str(thing.pid)), scan.threads.get(str(thing.tid))
         around = chains.Around(scan.now_ns, scan.daemons, process, thread, self._behind.past, self._redacted)
         return chains.chain_of(thing, around)
+
+    def _resolver(self, thing: Lookup | Connect) -> str:
+        """Whose code resolves."""
+        if isinstance(thing, Lookup) and thing.is_of_unknown_code:
+            return "unknown"
+        if isinstance(thing, Lookup) and thing.api == "go":
+            return "go"
+        return self._around.resolver(thing.pid)
 
     # Losses.
 
@@ -401,6 +409,16 @@ class Pipeline:
 
 def _siblings(scan: items.Scan, thing: Lookup | Connect) -> tuple[Sibling, ...]:
     return tuple(Sibling(*entry) for entry in scan.siblings.get(str(thing.key), ()))
+
+
+def _with_name(thing: Lookup | Connect, told: Told | None) -> Lookup | Connect:
+    """Its name, as it was told before, where the memory that it was in is gone."""
+    before = told.thing if told else None
+    if not isinstance(thing, Lookup) or not isinstance(before, Lookup):
+        return thing
+    if thing.name is None and thing.address is None:
+        return replace(thing, name=before.name, name_cut=before.name_cut)
+    return thing
 
 
 def _name(thing: Lookup | Connect) -> Name:

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from ebpfdns.model.boundary import Api
-from ebpfdns.observe import probes, sources
+from ebpfdns.observe import go_probes, probes, sources
 from ebpfdns.observe.sources import Sizes, Variant
 
 #: A function that BCC makes a program of: not INLINE, written out or by the macro of the calls.
@@ -31,6 +31,7 @@ def programs_in_tables():
         *(hook.function for hook in probes.CGROUP_HOOKS),
         *probes.CALLS.values(),
         *(function for _, function in probes.TAIL_CALLS),
+        *go_probes.FUNCTIONS,
         probes.ALL_CALLS_FUNCTION,
         probes.RETURN_FUNCTION,
         probes.RARE_FUNCTION,
@@ -56,11 +57,13 @@ def test_tail_calls_name_maps_that_exist():
 
 
 def test_every_library_call_has_its_api():
-    """Each probed library function has a number in the boundary, and each number but three a function."""
+    """Each probed library function has a number in the boundary, and each number but these a function."""
     assert {name.upper() for name in probes.CALLS} == {api.name for api in Api} - {
         "NONE",
         "WIRE",
         "UV_GETADDRINFO",
+        "GO",
+        "CGO",
     }
 
 

@@ -31,6 +31,12 @@ HISTOGRAM_SHIFT = 10
 HISTOGRAM_BUCKETS = 28
 #: in the key of a call, lookup or connect that was under way when tracing began
 EARLIER_BIT = 1 << 62
+#: the highest bit in the key of a goroutine's call: behind it the host pid, and the goroutine's id
+GO_BIT = 1 << 61
+GO_ID_BITS = 39
+GO_SERVER_BYTES = 24
+GO_ERROR_BYTES = 112
+GO_COOKIE_ID, GO_COOKIE_PARENT, GO_COOKIE_TEXT, GO_COOKIE_ERROR = 8, 20, 32, 38
 
 
 class Layout:
@@ -49,6 +55,11 @@ class Layout:
         """The fields at `offset`; struct.error when `raw` is too short."""
         return self._make(self._struct.unpack_from(raw, offset))
 
+    def pack(self, **values: Any) -> bytes:  # noqa: ANN401 - numbers and bytes
+        """The bytes with these fields, all others zero."""
+        blank = self.unpack(bytes(self.size))
+        return self._struct.pack(*blank._replace(**values))
+
     def offsets(self) -> Iterator[tuple[str, int, int]]:
         """(field, offset, size) of every field, as the test wants them."""
         at = 0
@@ -56,6 +67,16 @@ class Layout:
             size = struct.calcsize("=" + code)
             yield field, at, size
             at += size
+
+
+def go_host_pid(key: int) -> int:
+    """The host pid in the key of a goroutine's call."""
+    return (key & (GO_BIT - 1)) >> GO_ID_BITS
+
+
+def is_go_key(key: int) -> bool:
+    """Whether it is the key of a goroutine's call."""
+    return key >> GO_BIT.bit_length() - 1 == 1
 
 
 class FrameKind(IntEnum):
@@ -86,6 +107,8 @@ class Api(IntEnum):
     RES_NSEND = 14
     WIRE = 15
     UV_GETADDRINFO = 16
+    GO = 17
+    CGO = 18
 
 
 class Status(IntEnum):
@@ -115,6 +138,8 @@ class LookupFlag(IntEnum):
     MOVED = 2048
     MAY_ASK_AGAIN = 4096
     SUPPORTING = 1048576
+    ERROR_CUT = 2097152
+    GOES_ON = 4194304
 
 
 class QueryFlag(IntEnum):
@@ -128,6 +153,49 @@ class QueryFlag(IntEnum):
     EDNS = 32
     LATE = 64
     REPLY_REFUSED = 128
+
+
+class Attempt(IntEnum):
+    """query.attempt: how a query stands for Go's resolver."""
+
+    NONE = 0
+    RUNNING = 1
+    OK = 2
+    FAILED = 3
+    RETURNED = 4
+
+
+class GoErrorFlag(IntEnum):
+    """lookup.code of a goroutine's lookup that failed: what its DNSError says."""
+
+    IS_TIMEOUT = 1
+    IS_TEMPORARY = 2
+    IS_NOT_FOUND = 4
+
+
+class Role(IntEnum):
+    """call.role."""
+
+    FLIGHT = 1
+    ATTEMPT = 2
+    AWAITED = 4
+    JOINED = 8
+
+
+class GoFunctionKind(IntEnum):
+    """What a probe on a Go function is at."""
+
+    NOTHING = 0
+    LOOKUP_IP_ADDR = 1
+    LOOKUP_HOST = 2
+    LOOKUP_CNAME = 3
+    LOOKUP_SRV = 4
+    LOOKUP_RECORDS = 5
+    FLIGHT = 6
+    EXCHANGE = 7
+    ROUND_TRIP = 8
+    STREAM_ROUND_TRIP = 9
+    CALL_LIBC = 10
 
 
 class ConnectFlag(IntEnum):
@@ -230,7 +298,8 @@ QUERY = Layout(
         ("local_port", "H"),
         ("question_hash", "I"),
         ("reply_bytes", "H"),
-        ("pad", "2x"),
+        ("attempt", "B"),
+        ("pad", "x"),
     ),
 )
 
@@ -293,9 +362,13 @@ CALL = Layout(
         ("nested_calls", "B"),
         ("descriptor_error", "B"),
         ("is_earlier", "B"),
-        ("pad", "2x"),
+        ("role", "B"),
+        ("function", "B"),
     ),
 )
+
+#: what `service` of a goroutine's lookup holds
+GO_PART = Layout("go_part", (("goroutine", "Q"), ("server", f"{GO_SERVER_BYTES}s")))
 
 CONNECT = Layout(
     "connect",
@@ -386,7 +459,10 @@ DNS_SOCKET = Layout(
 HISTOGRAM_ROW = Layout("histogram_row", (("sum_ns", "Q"), ("count", f"{HISTOGRAM_BUCKETS * 8}s")))
 SETTINGS = Layout("settings", (("slow_after_ns", "Q"), ("publish_all", "I"), ("target_count", "I")))
 
-LAYOUTS = (QUERY, LOOKUP, CALL, CONNECT, WAIT, UNREAD, PROCESS_CHANGE, DNS_SOCKET, HISTOGRAM_ROW, SETTINGS)
+LAYOUTS = (
+    *(QUERY, LOOKUP, CALL, GO_PART, CONNECT, WAIT, UNREAD),
+    *(PROCESS_CHANGE, DNS_SOCKET, HISTOGRAM_ROW, SETTINGS),
+)
 #: enums whose names and numbers are the header's, after their prefix there
 ENUMS = {
     FrameKind: "FRAME_",
@@ -394,6 +470,10 @@ ENUMS = {
     Status: "STATUS_",
     LookupFlag: "LOOKUP_",
     QueryFlag: "QUERY_",
+    Attempt: "ATTEMPT_",
+    GoErrorFlag: "GO_ERROR_",
+    Role: "ROLE_",
+    GoFunctionKind: "GO_",
     ConnectFlag: "CONNECT_",
     WaitKind: "WAIT_",
     ProcessChange: "PROCESS_",

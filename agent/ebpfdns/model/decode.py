@@ -12,8 +12,19 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ebpfdns.model import boundary, dns_names
-from ebpfdns.model.boundary import Api, ConnectFlag, LookupFlag, QueryFlag, Status
-from ebpfdns.model.facts import Connect, Lookup, LoopKind, ProcessEvent, Query, Server, StatusWord, Wait
+from ebpfdns.model.boundary import Api, Attempt, ConnectFlag, GoErrorFlag, LookupFlag, QueryFlag, Status
+from ebpfdns.model.facts import (
+    AttemptWord,
+    Connect,
+    GoError,
+    Lookup,
+    LoopKind,
+    ProcessEvent,
+    Query,
+    Server,
+    StatusWord,
+    Wait,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +54,15 @@ STATUSES: dict[int, StatusWord] = {
     Status.FAILED: "failed",
     Status.ABANDONED: "abandoned",
     Status.UNSEEN: "unseen",
+}
+#: made by goroutines
+GO_APIS = frozenset({Api.GO, Api.CGO})
+ATTEMPTS: dict[int, AttemptWord | None] = {
+    Attempt.NONE: None,
+    Attempt.RUNNING: "running",
+    Attempt.OK: "ok",
+    Attempt.FAILED: "failed",
+    Attempt.RETURNED: "returned",
 }
 #: getaddrinfo's hints may say anything; these are the families there are
 FAMILIES: dict[int, Literal["inet", "inet6", "unspec"]] = {0: "unspec", AF_INET: "inet", AF_INET6: "inet6"}
@@ -80,9 +100,13 @@ def lookup(raw: bytes | memoryview) -> Lookup:
     """A struct lookup, with as many queries as it says."""
     head = _unpack(boundary.LOOKUP, raw)
     flags = head.flags
+    is_go = head.api in GO_APIS
     count = min(head.query_count, boundary.MAX_QUERIES)
-    sizes = [boundary.LOOKUP.size + i * boundary.QUERY.size for i in range(count)]
-    queries = tuple(_query(_unpack(boundary.QUERY, raw, at)) for at in sizes)
+    places = [boundary.LOOKUP.size + i * boundary.QUERY.size for i in range(count)]
+    parts = [_unpack(boundary.QUERY, raw, at) for at in places]
+    if is_go:  # without a time it is a free place
+        parts = sorted((part for part in parts if part.sent_ns), key=lambda part: part.sent_ns)
+    queries = tuple(map(_query, parts))
     name, address = _name(head)
     is_earlier = bool(flags & LookupFlag.BEFORE_ATTACH)  # where its arguments lie was not seen
     return Lookup(
@@ -97,9 +121,9 @@ def lookup(raw: bytes | memoryview) -> Lookup:
         name_cut=bool(flags & LookupFlag.NAME_CUT),
         address=address,
         end_ns=head.end_ns or None,
-        code=head.code if flags & LookupFlag.CODE_IS_KNOWN else None,
+        code=head.code if flags & LookupFlag.CODE_IS_KNOWN and not is_go else None,
         family=None if is_earlier or head.api == Api.WIRE else FAMILIES.get(head.family),
-        service=_text(head.service) or None,
+        service=None if is_go else _text(head.service) or None,
         comm=_text(head.comm),
         queries=queries,
         more_queries=head.more_queries,
@@ -108,7 +132,7 @@ def lookup(raw: bytes | memoryview) -> Lookup:
         wrong_senders=head.wrong_senders,
         stray_sender=_stray_sender(head),
         addresses=_addresses(head),
-        more_addresses=head.more_addresses,
+        more_addresses=0 if is_go and head.status == Status.FAILED else head.more_addresses,
         nested_calls=head.nested_calls,
         descriptor_error=head.descriptor_error or None,
         socket_closed=bool(flags & LookupFlag.SOCKET_CLOSED),
@@ -116,25 +140,47 @@ def lookup(raw: bytes | memoryview) -> Lookup:
         answer_unread=bool(flags & LookupFlag.ANSWER_UNREAD),
         is_supporting=bool(flags & LookupFlag.SUPPORTING),
         before_attach=is_earlier,
+        goroutine_id=(_go_part(head).goroutine or None) if is_go else None,
+        go_error=_go_error(head) if is_go and head.status == Status.FAILED else None,
+    )
+
+
+def _go_part(head: Any) -> Any:  # noqa: ANN401 - tuples of boundary.LOOKUP and boundary.GO_PART
+    return boundary.GO_PART.unpack(head.service)
+
+
+def _go_error(head: Any) -> GoError | None:  # noqa: ANN401 - a tuple of boundary.LOOKUP
+    """What its DNSError says; None when it was not readable."""
+    if not head.flags & LookupFlag.CODE_IS_KNOWN:
+        return None
+    return GoError(
+        text=head.addresses[: min(head.more_addresses, boundary.GO_ERROR_BYTES)],
+        server=_text(_go_part(head).server) or None,
+        is_cut=bool(head.flags & LookupFlag.ERROR_CUT),
+        is_timeout=bool(head.code & GoErrorFlag.IS_TIMEOUT),
+        is_temporary=bool(head.code & GoErrorFlag.IS_TEMPORARY),
+        is_not_found=bool(head.code & GoErrorFlag.IS_NOT_FOUND),
     )
 
 
 def open_call(key: int, raw: bytes, name: bytes | None, thread_name: bytes | None) -> Lookup:
     """A struct call: a lookup in flight that has asked nobody yet. Its name was read from memory."""
     seen = _unpack(boundary.CALL, raw)
+    is_go = seen.api in GO_APIS
     return Lookup(
         key=key,
         start_ns=seen.start_ns,
         pid=seen.pid,
         tid=seen.tid,
-        host_pid=(key & ~boundary.EARLIER_BIT) >> 32,
+        host_pid=boundary.go_host_pid(key) if is_go else (key & ~boundary.EARLIER_BIT) >> 32,
         api=_word(APIS, seen.api, "api"),
         status="in_flight",
-        name=None if seen.name_size else name,  # a reverse lookup has none
+        name=None if seen.name_size and not is_go else name,  # a reverse lookup has none
         comm=thread_name or b"",
         nested_calls=seen.nested_calls,
         descriptor_error=seen.descriptor_error or None,
         before_attach=bool(seen.is_earlier),
+        goroutine_id=seen.hints if is_go else None,
     )
 
 
@@ -222,6 +268,8 @@ DECODERS: dict[int, Callable[[bytes], Lookup | Connect | ProcessEvent]] = {
 
 def _query(seen: Any) -> Query:  # noqa: ANN401 - a tuple of boundary.QUERY
     was_sent = not seen.flags & QueryFlag.NO_MESSAGE
+    if seen.attempt and not was_sent:
+        return _unsent_attempt(seen)
     is_answered = bool(seen.flags & QueryFlag.ANSWERED)
     is_cut = bool(seen.flags & QueryFlag.NAME_CUT)
     whole = was_sent and not is_cut
@@ -250,6 +298,26 @@ def _query(seen: Any) -> Query:  # noqa: ANN401 - a tuple of boundary.QUERY
         dropped_ns=_unread_reply_ns(seen, QueryFlag.REPLY_REFUSED),
         error=seen.error or None,
         local_port=seen.local_port or None,
+        attempt=_word(ATTEMPTS, seen.attempt, "attempt"),
+    )
+
+
+def _unsent_attempt(seen: Any) -> Query:  # noqa: ANN401 - a tuple of boundary.QUERY
+    """An attempt of Go's resolver that has sent nothing that was seen: what the resolver itself was told."""
+    address, port = address_text(seen.family, seen.server), seen.server_port
+    name: bytes | None = seen.name[: seen.name_bytes]
+    if seen.family == AF_INET6:  # "[2001:db8::1]:53" takes the place of the name
+        text, _, digits = _text(seen.name).decode("ascii", "replace").rpartition(":")
+        address, port, name = text.strip("[]"), int(digits) if digits.isdecimal() else 0, None
+    return Query(
+        server=Server(address or "", port & 0xFFFF),
+        transport=None,
+        sent_ns=seen.sent_ns,
+        was_sent=False,
+        name=None if not name or seen.flags & QueryFlag.NAME_CUT else dns_names.from_text(name),
+        type=seen.type,
+        error=seen.error or None,
+        attempt=_word(ATTEMPTS, seen.attempt, "attempt"),
     )
 
 
@@ -283,6 +351,8 @@ def _reverse_address(api: int, family: int, raw: bytes) -> str | None:
 
 
 def _addresses(head: Any) -> tuple[str, ...]:  # noqa: ANN401 - a tuple of boundary.LOOKUP
+    if head.api in GO_APIS and head.status == Status.FAILED:
+        return ()  # the error's text stands there
     count = min(head.address_count, boundary.MAX_ADDRESSES)
     found = (
         address_text(head.address_families[i], head.addresses[16 * i : 16 * i + 16]) for i in range(count)

@@ -42,6 +42,11 @@ def presentation(wire: bytes) -> bytes | None:
     return None
 
 
+def from_text(name: bytes) -> bytes:
+    """A name whose labels are separated by dots, as `presentation` writes it."""
+    return b".".join(label if PLAIN(label) else b"".join(map(_escaped, label)) for label in name.split(b"."))
+
+
 def _escaped(byte: int) -> bytes:
     if byte in SPECIAL:
         return bytes((0x5C, byte))

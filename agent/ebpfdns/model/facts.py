@@ -15,6 +15,8 @@ DROPS_UNSEEN = "packets that this host drops (a reply from another address, a fi
 
 #: unseen: it has ended, and how was not seen, for it began before tracing did
 StatusWord = Literal["in_flight", "ok", "failed", "abandoned", "unseen"]
+#: returned: whether with an answer or an error is not known
+AttemptWord = Literal["running", "ok", "failed", "returned"]
 LoopKind = Literal["epoll", "poll", "select"]
 
 
@@ -57,6 +59,8 @@ class Query:
     dropped_ns: int | None = None  # a reply came, and this host's own firewall dropped it
     error: int | None = None  # errno the kernel gave the socket (111 ECONNREFUSED …)
     local_port: int | None = None
+    #: how the attempt of Go's resolver that it belongs to stands; None: of another resolver
+    attempt: AttemptWord | None = None
 
     @property
     def is_answered(self) -> bool:
@@ -85,6 +89,18 @@ class Wait:
         if self.loop is None or self.loop_return_ns is None or self.is_in_loop:
             return None
         return max(0, now_ns - self.loop_return_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class GoError:
+    """A net.DNSError: what Go's resolver told its caller."""
+
+    text: bytes  # its field Err
+    server: bytes | None = None
+    is_cut: bool = False
+    is_timeout: bool = False
+    is_temporary: bool = False
+    is_not_found: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +137,8 @@ class Lookup:
     answer_unread: bool = False  # wire: its thread was away from its event loop when the answers came
     before_attach: bool = False  # then since start_ns it is known to have been in flight
     is_supporting: bool = False  # of a daemon that is followed, not of a target
+    goroutine_id: int | None = None
+    go_error: GoError | None = None
 
     @property
     def unexpected_replies(self) -> int:
@@ -131,6 +149,11 @@ class Lookup:
     def is_wire(self) -> bool:
         """Whether it is known from packets only."""
         return self.api == "wire"
+
+    @property
+    def is_of_go(self) -> bool:
+        """Whether a goroutine asked: through Go's own resolver, or through cgo."""
+        return self.api in {"go", "cgo"}
 
     @property
     def is_of_unknown_code(self) -> bool:

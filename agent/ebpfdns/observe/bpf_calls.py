@@ -29,7 +29,7 @@ MAP_TYPE_HASH, MAP_TYPE_ARRAY, MAP_TYPE_PROG_ARRAY = 1, 2, 3
 MAP_TYPE_PERCPU_ARRAY, MAP_TYPE_LRU_HASH, MAP_TYPE_RINGBUF = 6, 9, 27
 ANY = 0
 NO_EXIST = 1
-TRACE_UPROBE_MULTI, UPROBE_MULTI_RETURN = 48, 1
+PERF_EVENT, TRACE_UPROBE_MULTI, UPROBE_MULTI_RETURN = 41, 48, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -121,6 +121,11 @@ def link_uprobes(
     flags = UPROBE_MULTI_RETURN if is_return else 0
     head = struct.pack("=4I", program_fd, 0, TRACE_UPROBE_MULTI, 0)
     return _bpf(LINK_CREATE, head + struct.pack("=4Q3I", *addresses, count, flags, pid))
+
+
+def link_event(program_fd: int, event_fd: int, cookie: int) -> int:
+    """Run a program at a perf event, with a number of its own (5.15)."""
+    return _bpf(LINK_CREATE, struct.pack("=4IQ", program_fd, event_fd, PERF_EVENT, 0, cookie))
 
 
 def open_raw_tracepoint(program_fd: int, name: str) -> int:

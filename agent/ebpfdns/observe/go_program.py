@@ -85,6 +85,11 @@ class GoProgram:
     missing: tuple[str, ...] = ()  # what is not known, for people
 
     @property
+    def has_cgo_lookup(self) -> bool | None:
+        """Whether it can call getaddrinfo; None: its functions were not found."""
+        return self.uses_cgo if self.functions else None
+
+    @property
     def uses_cgo(self) -> bool:
         """Whether it can call C's resolver."""
         return "net.cgoLookupIP" in self.functions and any("_getaddrinfo" in name for name in self.functions)

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Self
 
 from ebpfdns.errors import HostCannotTraceError
 from ebpfdns.model import boundary
-from ebpfdns.observe import bpf_calls, perf_events, probes, programs, sources
+from ebpfdns.observe import bpf_calls, go_probes, perf_events, probes, programs, sources
 from ebpfdns.observe.kernel_maps import KernelMaps
 from ebpfdns.observe.loading import Loading
 from ebpfdns.observe.ring import Ring
 
 if TYPE_CHECKING:
+    from ebpfdns.observe.go_program import GoProgram
     from ebpfdns.observe.libraries import Library
     from ebpfdns.observe.thread_pools import Pool
 
@@ -204,6 +205,46 @@ class Kernel:
         self._libraries.add(place)
         fds.append(begins)
         return []
+
+    def attach_go(self, program: GoProgram, pid: int, alive_tid: int) -> list[str]:
+        """Probe Go's resolver in a program that this process runs; what could not be. Twice is once."""
+        bound_to = -1 if self.variant.filter_calls else pid
+        place = (program.device, program.inode, bound_to)
+        if place in self._libraries:
+            return []
+        made: list[int] = []
+        try:
+            for wanted in go_probes.places(program):
+                made += self._attach_places(program.path, wanted, bound_to, alive_tid)
+        except ProcessLookupError:
+            _close_side_by_side(made)
+            raise
+        except OSError as error:
+            _close_side_by_side(made)
+            return [f"Go's own resolver: probes are refused ({error.strerror})"]
+        self._libraries.add(place)
+        self._call_fds.setdefault(bound_to, []).extend(made)
+        return []
+
+    def _attach_places(self, path: str, wanted: go_probes.Places, bound_to: int, alive_tid: int) -> list[int]:
+        """One program at all its places: by one link, before 6.10 one by one."""
+        program_fd = self._load(wanted.function)
+        if self.variant.linked_calls:
+            pid = max(bound_to, 0)
+            return [
+                bpf_calls.link_uprobes(program_fd, path, wanted.offsets, wanted.cookies, pid, is_return=False)
+            ]
+        pid = alive_tid if bound_to >= 0 else -1
+        made: list[int] = []
+        try:
+            for offset, cookie in zip(wanted.offsets, wanted.cookies, strict=True):
+                event_fd = perf_events.open_uprobe(path, offset, pid=pid)
+                made.append(event_fd)
+                made.append(bpf_calls.link_event(program_fd, event_fd, cookie))
+        except OSError:
+            _close_side_by_side(made)
+            raise
+        return made
 
     def _link_calls(self, path: str, wanted: dict[str, int], pid: int, fds: list[int]) -> list[str]:
         """All at once, by two links; one by one where another tracer is in the way of some."""

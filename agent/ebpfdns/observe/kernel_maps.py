@@ -28,6 +28,8 @@ PID_SLOTS = 16_384
 #: in `targets`: a daemon that is followed
 SUPPORTING = 1 << 63
 SLOTS_AN_ELEMENT = 8
+CALL_AT = {name: at for name, at, _ in boundary.CALL.offsets()}
+TARGET_RESOLVES_IN_GO = 1
 CALL_IS_EARLIER_AT = {name: at for name, at, _ in boundary.CALL.offsets()}["is_earlier"]
 LOOKUP_STATUS_AT = {name: at for name, at, _ in boundary.LOOKUP.offsets()}["status"]
 #: connects that are wanted whatever their age
@@ -75,8 +77,16 @@ class KernelMaps:
 
     def add_target(self, pid: int, now_ns: int, *, is_supporting: bool = False) -> None:
         """From now on this process counts; `is_supporting`: only what it asks and connects to is seen."""
-        self._maps["targets"].set(U32.pack(pid), U64.pack(now_ns | (SUPPORTING if is_supporting else 0)))
+        since_ns = now_ns & ~TARGET_RESOLVES_IN_GO
+        self._maps["targets"].set(U32.pack(pid), U64.pack(since_ns | (SUPPORTING if is_supporting else 0)))
         self._tell_slots(pid)
+
+    def tell_resolver(self, pid: int, *, is_go: bool) -> None:
+        """Whether Go's own resolver is in it, and seen."""
+        found = self._maps["targets"].get(U32.pack(pid))
+        if found is not None:
+            since = U64.unpack(found)[0] & ~TARGET_RESOLVES_IN_GO
+            self._maps["targets"].set(U32.pack(pid), U64.pack(since | int(is_go)))
 
     def remove_target(self, pid: int) -> None:
         """It does not count any more."""
@@ -191,9 +201,24 @@ class KernelMaps:
         for i, (start_ns,) in enumerate(struct.iter_unpack(f"=Q{size - 8}x", values[: count * size])):
             if start_ns and (start_ns < older_than_ns or values[i * size + CALL_IS_EARLIER_AT]):
                 raw = bytes(values[i * size : (i + 1) * size])
-                if not (raw[73] or raw[74]):  # has_record, is_paused
+                is_known_otherwise = raw[CALL_AT["has_record"]] or raw[CALL_AT["is_paused"]]
+                if not (is_known_otherwise or raw[CALL_AT["role"]]):  # a part of a goroutine's lookup
                     found.append((U64.unpack_from(keys, 8 * i)[0], raw))
         return found
+
+    def goroutines_of(self, pid: int) -> list[tuple[int, bytes]]:
+        """(key, struct call) of the goroutines of a process that are in a lookup, or work for one."""
+        keys, values, count = self._maps["calls"].items()
+        size, at = boundary.CALL.size, CALL_AT["pid"]
+        return [
+            (key, bytes(values[i * size : (i + 1) * size]))
+            for i, key in enumerate(_words(keys, count))
+            if boundary.is_go_key(key) and U32.unpack_from(values, i * size + at)[0] == pid
+        ]
+
+    def forget_goroutine(self, key: int) -> bool:
+        """It is gone; whether it was still there."""
+        return self._maps["calls"].remove(U64.pack(key))
 
     def waits(self, returned_before_ns: int | None) -> list[tuple[int, bytes]]:
         """(key, struct wait) of threads that came back to an event loop before a time; None: of all."""

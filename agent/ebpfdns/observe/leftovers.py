@@ -35,7 +35,7 @@ def end_lookups_of_closed_sockets(maps: KernelMaps) -> list[bytes]:
         took_ns = closed_ns - head.start_ns
         if took_ns > 0 and drop(maps, raw, Counter.LOOKUPS_FAILED, took_ns):
             flags = head.flags | LookupFlag.SOCKET_CLOSED
-            frames.append(_ended(raw, flags, head.query_count, closed_ns, Status.FAILED))
+            frames.append(ended(raw, flags, head.query_count, closed_ns, Status.FAILED))
     for socket in closed:
         maps.forget_closed_socket(socket)
     return frames
@@ -57,7 +57,7 @@ def end_as_left(maps: KernelMaps, raw: bytes) -> bytes | None:
     if not drop(maps, raw, Counter.LOOKUPS_FAILED, head.end_ns - head.start_ns):
         return None
     flags = head.flags & ~LookupFlag.LEFT | LookupFlag.SOCKET_CLOSED
-    return _ended(raw, flags, head.query_count, head.end_ns, Status.FAILED)
+    return ended(raw, flags, head.query_count, head.end_ns, Status.FAILED)
 
 
 def end_as_read(maps: KernelMaps, raw: bytes) -> bytes | None:
@@ -73,7 +73,7 @@ def end_as_read(maps: KernelMaps, raw: bytes) -> bytes | None:
     if not drop(maps, raw, counter, end_ns - head.start_ns):
         return None
     status = Status.OK if is_ok else Status.FAILED
-    return _ended(raw, head.flags & ~LookupFlag.ANSWER_UNREAD, head.query_count, end_ns, status)
+    return ended(raw, head.flags & ~LookupFlag.ANSWER_UNREAD, head.query_count, end_ns, status)
 
 
 def has_asked_again(raw: bytes) -> bool:
@@ -115,14 +115,14 @@ def drop(maps: KernelMaps, raw: bytes, counter: Counter, took_ns: int | None = N
     waiting = (head.more_queries - head.more_answered) % (1 << 16)
     for number in range(min(head.query_count, boundary.MAX_QUERIES)):
         query = boundary.QUERY.unpack(raw, boundary.LOOKUP.size + number * boundary.QUERY.size)
-        waiting += not query.flags & _DONE
+        waiting += bool(query.sent_ns) and not query.flags & _DONE
         maps.forget_question(query.socket, query.id)
     if not head.flags & LookupFlag.SUPPORTING:
         maps.count_end(counter, took_ns, waiting)
     return True
 
 
-def _ended(raw: bytes, flags: int, query_count: int, end_ns: int, status: Status) -> bytes:
+def ended(raw: bytes, flags: int, query_count: int, end_ns: int, status: Status) -> bytes:
     """The record as the kernel would have sent it: only as long as it has queries."""
     ended = bytearray(raw[: boundary.LOOKUP.size + query_count * boundary.QUERY.size])
     struct.pack_into("=Q", ended, _OFFSETS["end_ns"], end_ns)

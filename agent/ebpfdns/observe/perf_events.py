@@ -34,6 +34,12 @@ def attach_uprobe(program_fd: int, path: str, offset: int, *, is_return: bool, p
     return _start(event_fd, program_fd)
 
 
+def open_uprobe(path: str, offset: int, *, pid: int) -> int:
+    """The event of a function's place, for a link to give it its program."""
+    text = ctypes.create_string_buffer(os.fsencode(path))
+    return _open(_uprobe_source()[0], 0, ctypes.addressof(text), offset, pid)
+
+
 def attach_tracepoint(program_fd: int, tracefs: Path, name: str) -> int:
     """Run a program at a tracepoint, named "group/event", for every task."""
     event_id = int((tracefs / "events" / name / "id").read_text())

@@ -217,7 +217,7 @@ class Scanner:
         now = self._clock()  # the later portions of many are observed later
         by_pid: dict[int, set[int]] = defaultdict(set)
         for _, (_, _, pid, tid) in due:
-            by_pid[pid].add(tid)
+            by_pid[pid] |= {tid} - {0}
         asking = {tid for kind, (_, key, _, tid) in due if kind != "connects" and is_earlier(key)}
         threads: dict[str, dict[str, Any]] = {}
         confs: dict[str, dict[str, Any]] = {}
@@ -284,10 +284,13 @@ class Scanner:
             and not seen.name_size
             and seen.api not in (boundary.Api.RES_SEND, boundary.Api.RES_NSEND)
         )
-        name = (
-            memory.read_text(self._alive_tid(pid), seen.name, boundary.LOOKUP_NAME_BYTES) if is_text else None
-        )
-        thread_name = _thread_name(pid, tid)
+        reader = self._alive_tid(pid)
+        if seen.function:  # a goroutine's: a pointer and a length
+            size = min(seen.name_size, boundary.LOOKUP_NAME_BYTES - 1)
+            name = memory.read_memory(reader, seen.name, size) or None
+        else:
+            name = memory.read_text(reader, seen.name, boundary.LOOKUP_NAME_BYTES) if is_text else None
+        thread_name = _thread_name(pid, tid) if tid else None
         if seen.api == boundary.Api.UV_GETADDRINFO:  # when it is begun with, that is found out next time
             return items.OpenCall(key=key, call=raw, name=name, thread_name=thread_name)
         now = self._maps.call_of(key)

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from ebpfdns import __version__, logs
 from ebpfdns.correlate import items
 from ebpfdns.errors import EbpfdnsError, NoSuchTargetError
-from ebpfdns.model.boundary import Counter, FrameKind
-from ebpfdns.observe import leftovers, processes
+from ebpfdns.model import boundary
+from ebpfdns.model.boundary import Counter, FrameKind, ProcessChange
+from ebpfdns.observe import go_leftovers, leftovers, processes
 from ebpfdns.observe.accounts import loss_totals, own_cost
 from ebpfdns.observe.child_watch import ChildWatch
 from ebpfdns.observe.configurations import Configurations
@@ -311,11 +312,22 @@ class Session:
         at = 0
         for end, raw in enumerate(frames, 1):
             if raw.startswith(PROCESS_FRAME):
+                self._end_old_program(raw)
                 self._feed(items.Frames(**self._now(), frames=frames[at:end]))
                 self._meet_processes()
                 at = end
         if at < len(frames):
             self._feed(items.Frames(**self._now(), frames=frames[at:]))
+
+    def _end_old_program(self, raw: bytes) -> None:
+        """Goroutines of the program that a process has left by exec."""
+        change = boundary.PROCESS_CHANGE.unpack(raw)
+        if change.change == ProcessChange.EXECED:
+            self._end_goroutines(change.pid, change.at_ns)
+
+    def _end_goroutines(self, pid: int, end_ns: int) -> None:
+        if frames := go_leftovers.end_lookups_of(self._kernel.maps, pid, end_ns):
+            self._feed(items.Frames(**self._now(), frames=frames))
 
     def _meet_processes(self) -> None:
         """New children and new programs."""
@@ -376,6 +388,7 @@ class Session:
             if frames := self._earlier.end_of(pid, now["now_ns"]):
                 self._feed(items.Frames(**now, frames=frames))
             self._end_left(pid)
+            self._end_goroutines(pid, now["now_ns"])
             self._close_open_things()
             self._release(pid, "exited")
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 #: Concatenated, because BCC rewrites map operations in the main text only; each needs those above it.
 FILES = (
-    *("maps", "targets", "records", "lookups", "descriptors", "thread_pools", "connects"),
-    *("packets", "handshakes", "questions", "wire", "sockets", "drops", "waits", "lifetimes"),
+    *("maps", "targets", "records", "lookups", "descriptors", "thread_pools", "goroutines", "go", "connects"),
+    *("packets", "handshakes", "exchanges", "questions", "wire", "sockets", "drops", "waits", "lifetimes"),
 )
 
 CURRENT_IN_PACKETS_SINCE = LINKED_CALLS_SINCE = (6, 10)
@@ -37,13 +37,14 @@ class Sizes:
     """How many entries each map has; together they stay below 16 MiB."""
 
     ring_pages: int = 256  # a power of two
-    calls: int = 10_752
-    lookups: int = 4_320
+    calls: int = 13_824  # threads, and goroutines: up to four for a lookup of Go's
+    lookups: int = 4_128
     questions: int = 10_240
     sockets: int = 7_424
     connects: int = 1_536
     waits: int = 10_752
     queued: int = 256
+    go_asks: int = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,7 @@ def definitions(variant: Variant) -> str:
         f"#define MAX_CONNECTS {sizes.connects}",
         f"#define MAX_WAITS {sizes.waits}",
         f"#define MAX_QUEUED {sizes.queued}",
+        f"#define MAX_GO_ASKS {sizes.go_asks}",
     ]
     if variant.pid_namespace is not None:
         device, inode = variant.pid_namespace

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from ebpfdns.correlate import items
 from ebpfdns.errors import HostCannotTraceError, NoSuchTargetError
 from ebpfdns.observe import cgroups, foretelling, go_surroundings, libraries, processes, thread_pools
+from ebpfdns.observe.go_attachment import GoAttachment
 from ebpfdns.publish.lines import printable_text, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ebpfdns.observe.go_program import GoProgram
     from ebpfdns.observe.kernel import Kernel
     from ebpfdns.observe.processes import Process
 
@@ -46,7 +48,7 @@ class Target:
         except OSError as error:
             raise NoSuchTargetError(f"there is no process {pid}", remedy="ps -e") from error
         self.libraries: list[libraries.Library] = []
-        self.go: go_surroundings.Built | None = None  # when Go built its program
+        self._go = GoAttachment(pid)
         self._wire_loss: str | None = "DNS packets: not looked for yet"
         self._failures: list[str] = []
         self._refused: str | None = None
@@ -77,6 +79,8 @@ class Target:
         if self._began_unprobed and any(one.functions and not kernel.is_probed(one) for one in found):
             self._is_late = True
         self._attach_libraries(kernel, found)
+        if self._attach_go(kernel, f"/proc/{self.process.alive_tid}/exe") and self._began_unprobed:
+            self._is_late = True
         for pool in thread_pools.find_pools(self.process):
             self._failures += kernel.attach_pool(pool, self.pid, self.process.alive_tid)
         if self._wire_loss is not None:
@@ -91,6 +95,17 @@ class Target:
                 if self.has_exited():
                     raise NoSuchTargetError(f"process {self.pid} ended while it was being attached") from None
                 raise
+
+    def _attach_go(self, kernel: Kernel, path: str) -> bool:
+        """Whether a Go program is there that was not known."""
+        before = self._go.program
+        self._failures += self._go.attach(kernel, path, self.process.alive_tid)
+        return self._go.program is not None and self._go.program is not before
+
+    @property
+    def go(self) -> GoProgram | None:
+        """What is known of its program, when Go built it."""
+        return self._go.program
 
     def support(self, kernel: Kernel) -> None:
         """See its packets only: it is a daemon that targets ask."""
@@ -136,6 +151,7 @@ class Target:
         """exec: everything is to be found anew."""
         self.was_found_running()
         self.libraries, self._failures, self._foretold = [], [], None
+        self._go.forget()
 
     def will_run(
         self, path: str, kernel: Kernel, known: Sequence[libraries.Library], name: str | None = None
@@ -155,6 +171,7 @@ class Target:
             return  # it is the same once more, or the loader that it asks for
         self._foretold = found
         self._attach_libraries(kernel, found.libraries)
+        self._attach_go(kernel, path)
         self._foretold_exe = os.fsencode(name or path).decode("utf-8", "backslashreplace")
         self.is_foretold, self.is_told = True, False
 
@@ -177,7 +194,8 @@ class Target:
     def coverage(self, kernel: Kernel) -> dict[str, Any]:
         """What can be seen of it, honestly."""
         missing = [library.missing for library in self.libraries if library.missing]
-        if not self._is_supporting and not any(library.functions for library in self.libraries):
+        is_without_libc = self._is_supporting or self.go is not None
+        if not is_without_libc and not any(library.functions for library in self.libraries):
             missing.append(
                 "library calls: no libc functions found in it; lookups are known from packets only"
             )
@@ -195,7 +213,7 @@ class Target:
         ]
         return {
             "libc": names[0] if names else None,
-            "go": None,
+            "go": self.go.version_text if self.go else None,
             "go_resolver": None,
             "wire": self._wire_loss is None,
             "missing": [printable_text(text) for text in dict.fromkeys(missing)],

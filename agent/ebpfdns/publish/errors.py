@@ -1,11 +1,17 @@
 """Names and sentences of the errors that lookups and connects end with.
 
-Owns: the tables of netdb.h and errno. Must not know: who failed.
+Owns: the tables of netdb.h and errno, and the texts of Go's net.DNSError. Must not know: who failed.
 """
 
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
+
+from ebpfdns.publish.lines import printable
+
+if TYPE_CHECKING:
+    from ebpfdns.model.facts import GoError
 
 #: getaddrinfo, getnameinfo (glibc and musl agree on these numbers)
 EAI = {
@@ -43,6 +49,49 @@ def lookup_error(api: str, code: int | None) -> dict[str, object]:
     names = EAI if api in EAI_APIS else H_ERRNO
     word, text = names.get(code, (f"CODE_{code}", f"{api} returned {code}"))
     return {"type": word, "code": code, "message": text}
+
+
+#: what net.DNSError says → a word that stays, however Go words it
+GO_TEXTS = {
+    b"i/o timeout": "deadline_exceeded",  # alone: the caller's own; of a socket it says which
+    b"operation was canceled": "canceled",
+    b"no such host": "no_such_host",
+    b"server misbehaving": "server_misbehaving",
+    b"lame referral": "lame_referral",
+    b"no answer from DNS server": "no_answer",
+    b"cannot unmarshal DNS message": "bad_answer",
+    b"invalid DNS response": "bad_answer",
+}
+GO_ENDINGS = {
+    b": i/o timeout": "io_timeout",
+    b": connection refused": "connection_refused",
+    b": operation was canceled": "canceled",
+    b": network is unreachable": "network_unreachable",
+    b": no route to host": "host_unreachable",
+    b": operation not permitted": "not_permitted",
+    b": too many open files": "too_many_open_files",
+}
+
+
+def go_error(error: GoError | None, name: str | None) -> dict[str, object]:
+    """`error` of a goroutine's lookup: the text is the one that its caller can print."""
+    if error is None:
+        return {"type": "other", "code": None, "message": None}
+    text = printable(error.text) + ("…" if error.is_cut else "")
+    server = f" on {printable(error.server)}" if error.server else ""
+    message = f"lookup {name}{server}: {text}" if name is not None else text
+    return {"type": _go_word(error), "code": None, "message": message}
+
+
+def _go_word(error: GoError) -> str:
+    if error.text in GO_TEXTS:
+        return GO_TEXTS[error.text]
+    if error.is_not_found:
+        return "no_such_host"
+    for ending, word in GO_ENDINGS.items():
+        if error.text.endswith(ending) and not error.is_cut:
+            return word
+    return "io_timeout" if error.is_timeout else "other"
 
 
 def errno_name(code: int) -> str:

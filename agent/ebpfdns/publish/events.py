@@ -77,13 +77,15 @@ def lookup_event(
         "id": identity,
         "name": name_text(lookup),
         "api": None if lookup.api == "none" else lookup.api,
-        "resolver": "unknown" if lookup.is_of_unknown_code else resolver,
+        "resolver": resolver,
         "status": _status(lookup, lost_end=lost_end),
         "since": "before_attach" if lookup.before_attach else "attach",
         "started": None if lookup.before_attach else rfc3339(started_wall_ns),
     }
     if lookup.name_cut:
         found["name_cut"] = True
+    if lookup.goroutine_id is not None:
+        found["goroutine"] = {"id": lookup.goroutine_id}
     found |= age(lookup, now_ns, update, lost_end=lost_end)
     if update is None and not lost_end:
         if lookup.status == "failed":
@@ -121,6 +123,8 @@ def _status(thing: Lookup | Connect, *, lost_end: bool) -> str | None:
 
 def lookup_error(lookup: Lookup) -> Event:
     """What the caller was told; of a wire lookup, what the packets told."""
+    if lookup.is_of_go:
+        return errors.go_error(lookup.go_error, name_text(lookup))
     if not lookup.is_wire:
         return errors.lookup_error(lookup.api, lookup.code)
     rcode = next((query.rcode for query in lookup.queries if query.rcode), None)
@@ -143,7 +147,7 @@ def query_event(query: Query, lookup: Lookup, *, is_over: bool) -> Event:
         "server": server(query.server),
         "network": {"transport": query.transport},
         "encrypted": None,
-        "attempt": None if lookup.before_attach else query.attempts,
+        "attempt": None if lookup.before_attach else attempt_number(query, lookup),
         "sent_ms": offset(query.sent_ns) if query.sent_is_known else None,
         "resent_ms": offset(query.resent_ns),
         "reply_ms": offset(query.reply_ns),
@@ -158,13 +162,32 @@ def query_state(query: Query, lookup: Lookup, *, is_over: bool) -> str:
     """waiting, answered, timed_out or failed."""
     if query.is_answered:
         return "answered"
+    if query.attempt == "ok" and not query.was_sent:  # what it sent was not seen: another port, another way
+        return "answered"
+    if query.attempt == "running":
+        return "timed_out" if is_over else "waiting"
     if query.error is not None or not query.was_sent:
         return "failed"
+    if query.attempt is not None:
+        return "timed_out"
     is_left = any(
         other.sent_ns > query.sent_ns and other.type == query.type and other.socket != query.socket
         for other in lookup.queries
     )
     return "timed_out" if is_over or is_left else "waiting"
+
+
+def attempt_number(query: Query, lookup: Lookup) -> int:
+    """How often its question was asked, this time included; Go asks each time from another socket."""
+    if query.attempt is None:
+        return query.attempts
+    before = [
+        other.id
+        for other in lookup.queries
+        if (other.name, other.type, other.server) == (query.name, query.type, query.server)
+        and other.sent_ns < query.sent_ns
+    ]
+    return 1 + sum(other != query.id or other is None for other in before)  # with the same id, by TCP
 
 
 def server(found: Server | None) -> Event | None:

@@ -1,0 +1,104 @@
+"""Which program goes to which function of Go's resolver, and what it is told about that version of Go.
+
+Owns: the table of Go's functions, and the cookie of bpf/events.h that goes with each place.
+Must not know: how functions are found (`go_program`), or how a probe is attached (`kernel`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ebpfdns.model import boundary
+from ebpfdns.model.boundary import GoFunctionKind
+
+if TYPE_CHECKING:
+    from ebpfdns.observe.go_layouts import GoLayout
+    from ebpfdns.observe.go_program import GoProgram
+
+#: what is a lookup to its caller: of each line the first function that is there, for others may be inlined
+LOOKUPS = (
+    (GoFunctionKind.LOOKUP_IP_ADDR, ("lookupIPAddr",)),
+    (GoFunctionKind.LOOKUP_HOST, ("lookupHost", "LookupHost")),
+    (GoFunctionKind.LOOKUP_CNAME, ("lookupCNAME", "LookupCNAME")),
+    (GoFunctionKind.LOOKUP_SRV, ("lookupSRV", "LookupSRV", "goLookupSRV")),
+    (GoFunctionKind.LOOKUP_RECORDS, ("lookupMX", "LookupMX", "goLookupMX")),
+    (GoFunctionKind.LOOKUP_RECORDS, ("lookupNS", "LookupNS", "goLookupNS")),
+    (GoFunctionKind.LOOKUP_RECORDS, ("lookupTXT", "LookupTXT", "goLookupTXT")),
+    (GoFunctionKind.LOOKUP_RECORDS, ("lookupAddr", "LookupAddr", "goLookupPTR")),
+)
+RESOLVER = "net.(*Resolver)."
+#: kind → (functions, program at entry, program at each return)
+WORKERS = (
+    (
+        GoFunctionKind.FLIGHT,
+        ("net.(*Resolver).goLookupIPCNAMEOrder", "net.cgoLookupIP"),
+        "go_flight_begins",
+        "go_flight_ends",
+    ),
+    (GoFunctionKind.EXCHANGE, ("net.(*Resolver).exchange",), "go_exchange_begins", "go_exchange_ends"),
+    (GoFunctionKind.ROUND_TRIP, ("net.dnsPacketRoundTrip",), "go_round_trip_begins", None),
+    (GoFunctionKind.STREAM_ROUND_TRIP, ("net.dnsStreamRoundTrip",), "go_round_trip_begins", None),
+    (GoFunctionKind.CALL_LIBC, ("net._C2func_getaddrinfo",), "go_calls_libc", None),
+)
+#: all programs at Go functions
+FUNCTIONS = (
+    *("go_lookup_begins", "go_lookup_ends", "go_flight_begins", "go_flight_ends"),
+    *("go_exchange_begins", "go_exchange_ends", "go_round_trip_begins", "go_calls_libc"),
+)
+NEEDED = "net.(*Resolver).lookupIPAddr"
+
+#: of a cookie: the error is not in a register
+NO_REGISTER = 31
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where one program is attached: file offsets, and the cookie of each."""
+
+    function: str
+    offsets: list[int] = field(default_factory=list)
+    cookies: list[int] = field(default_factory=list)
+
+
+def places(program: GoProgram) -> list[Places]:
+    """All places, those at returns first: what begins in between is not seen, instead of open for ever."""
+    layout = program.layout
+    if layout is None or NEEDED not in program.functions:
+        return []
+    ends: dict[str, Places] = {}
+    begins: dict[str, Places] = {}
+
+    def add(name: str, kind: GoFunctionKind, at_entry: str, at_return: str | None) -> None:
+        found = program.functions.get(name)
+        if found is None:
+            return
+        number = cookie(layout, kind)
+        entries = begins.setdefault(at_entry, Places(at_entry))
+        entries.offsets.append(found.entry)
+        entries.cookies.append(number)
+        if at_return is not None:
+            returns = ends.setdefault(at_return, Places(at_return))
+            returns.offsets.extend(found.returns)
+            returns.cookies.extend([number] * len(found.returns))
+
+    for lookup_kind, names in LOOKUPS:
+        present = [RESOLVER + name for name in names if RESOLVER + name in program.functions]
+        if present:
+            add(present[0], lookup_kind, "go_lookup_begins", "go_lookup_ends")
+    for kind, functions, at_entry, at_return in WORKERS:
+        for name in functions:
+            add(name, kind, at_entry, at_return)
+    return [entry for entry in (*ends.values(), *begins.values()) if entry.offsets]
+
+
+def cookie(layout: GoLayout, kind: GoFunctionKind) -> int:
+    """What the program in the kernel is told at a place."""
+    error = layout.exchange_error
+    return (
+        int(kind)
+        | layout.goid_offset << boundary.GO_COOKIE_ID
+        | (layout.parent_goid_offset or 0) << boundary.GO_COOKIE_PARENT
+        | layout.dns_error_text_offset << boundary.GO_COOKIE_TEXT
+        | (NO_REGISTER if error is None else error) << boundary.GO_COOKIE_ERROR
+    )
