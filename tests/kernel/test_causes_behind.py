@@ -22,14 +22,12 @@ from ebpfdns.lab import topology
 from ebpfdns.lab.fault import Fault
 from ebpfdns.lab.faults import FAULTS, GOOD_ANSWER, ServerPlan
 from ebpfdns.lab.local_faults import nsswitch
-from ebpfdns.lab.namespace import plain_environment
+from ebpfdns.lab.namespace import Sandbox, bare_python, end, plain_environment
 from ebpfdns.lab.real_daemons import FORWARDER, RESOLVE, STUB, Dnsmasq, Resolved, configure_resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from ebpfdns.lab.namespace import Sandbox
 
     Line = dict[str, Any]
 
@@ -253,6 +251,23 @@ def test_found_late(sandbox: Sandbox, client: Callable[..., Program]) -> None:
             lines = whole(agent.finish())
     assert only(lines, "lookup")["cause"]["id"] == "forwarder_upstream_silent"
     assert of(lines, "lookup_stuck")[0]["chain"][0]["process"]["executable"]["name"] == "dnsmasq"
+
+
+@again
+def test_in_another_network_namespace(sandbox: Sandbox, client: Callable[..., Program]) -> None:
+    """A server like Docker's, which listens in the container and asks from the host, is followed to there."""
+    docker = "127.0.0.11"
+    sandbox.write_resolv_conf(f"nameserver {docker}\noptions {PATIENT}\n")
+    with Sandbox() as host:
+        ready_file = host.new_file("ready")
+        words = ["--namespace-of", sandbox.holder_pid, "--listen", docker]
+        words += ["--server", topology.BLACK_HOLE_SERVER, "--ready-file", ready_file]
+        server = host.popen(bare_python("split_server", *map(str, words)), ready_file=ready_file)
+        lines = stuck(client("glibc"))
+        end(server)
+    assert {line["cause"]["id"] for line in lines} == {"forwarder_upstream_silent"}
+    (hop,) = lines[2]["chain"]
+    assert (hop["process"]["pid"], hop["asked_at"], hop["joined"]) == (server.pid, docker, True)
 
 
 @again

@@ -17,6 +17,7 @@ from program import Program, of_this_machine
 from ebpfdns.lab.faults import FAULTS
 from ebpfdns.lab.local_faults import NSCD, nsswitch
 from ebpfdns.lab.namespace import end
+from ebpfdns.lab.topology import SERVER_1
 
 if TYPE_CHECKING:
     import subprocess
@@ -85,14 +86,17 @@ def test_stopped(sandbox: Sandbox, programs: dict[str, Path]) -> None:
 
 @again
 def test_at_work(sandbox: Sandbox, programs: dict[str, Path]) -> None:
-    """Nscd that waits for a silent server itself is named, but that it is stuck is never sure."""
-    with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1"), nscd(sandbox):
+    """Nscd that waits for a silent server itself is not to blame: its own question is, and it is shown."""
+    with FAULTS["silent"].setup(sandbox, options="timeout:2 attempts:1"), nscd(sandbox) as daemon:
         program = Program(sandbox, [of_this_machine(programs, "lookup-glibc"), "--name", "www.lab.test"])
         with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
             program.go()
             (line,) = agent.wait_for(is_third)
             program.process.kill()
             whole(agent.finish())
-    assert (line["cause"]["id"], line["cause"]["confidence"]) == ("nscd_stall", "likely")
+    assert line["cause"]["id"] == "forwarder_upstream_silent"
     facts = {fact["fact"] for fact in line["cause"]["evidence"]}
     assert not {"peer_stopped", "listener_backlog_full", "peer_rx_queue_not_empty"} & facts
+    (hop,) = line["chain"]
+    assert (hop["role"], hop["process"]["pid"], hop["joined"]) == ("daemon", daemon.pid, True)
+    assert {query["server"]["address"] for query in hop["queries"]} == {SERVER_1}
