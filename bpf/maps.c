@@ -33,6 +33,11 @@ struct question_key {
 BPF_HASH(asked, struct question_key, u64, MAX_QUESTIONS);
 BPF_HASH(sockets, u64, struct dns_socket, MAX_SOCKETS);
 
+/* Questions of followed daemons that are kept: as many as the programs have begun and not ended (first), less those
+ * that the agent has dropped (second). A busy daemon whose servers are dead must not crowd out the targets. */
+BPF_ARRAY(supporting, u64, 2);
+#define MAX_SUPPORTING 1024
+
 /* (id, local port) of a question → its lookup, for a reply that reaches no socket. Each has one place, which a later
  * one may take: then that reply is not seen. */
 #define WAITING_PLACES 2048

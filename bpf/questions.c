@@ -104,9 +104,24 @@ INLINE void forget_open_key(u64 socket_key, u64 key) {
   if (socket->more_open) __sync_fetch_and_add(&socket->more_open, -1);
 }
 
+/* Whether there is room for one more question of a daemon's. */
+INLINE bool may_keep_supporting(void) {
+  int begun_at = 0, dropped_at = 1;
+  u64 *begun = supporting.lookup(&begun_at), *dropped = supporting.lookup(&dropped_at);
+  if (!begun || !dropped) return false;
+  return *begun - *dropped < MAX_SUPPORTING;
+}
+
+INLINE void count_supporting(s64 by) {
+  int begun_at = 0;
+  u64 *begun = supporting.lookup(&begun_at);
+  if (begun) __sync_fetch_and_add(begun, by);
+}
+
 /* A lookup that no probed call explains: all that is known of it stands in the packet. */
 INLINE struct lookup *new_wire_lookup(struct dns_socket *socket, struct question *question, u64 key) {
   int zero = 0;
+  if (socket->is_supporting && !may_keep_supporting()) return NULL;
   struct lookup *blank = blank_lookup.lookup(&zero);
   if (!blank || lookups.update(&key, blank) != 0) {
     count(LOST_LOOKUPS_FULL, 1);
@@ -126,7 +141,10 @@ INLINE struct lookup *new_wire_lookup(struct dns_socket *socket, struct question
   record->name_bytes = question->is_cut ? QUERY_NAME_BYTES : question->name_bytes;
   if (question->is_cut) record->flags |= LOOKUP_NAME_CUT;
   __builtin_memcpy(record->name, question->name, QUERY_NAME_BYTES);
-  if (socket->is_supporting) record->flags |= LOOKUP_SUPPORTING;
+  if (socket->is_supporting) {
+    record->flags |= LOOKUP_SUPPORTING;
+    count_supporting(1);
+  }
   count_for(record, LOOKUPS_STARTED, 1);
   remember_open_key(socket, key);
   return record;
@@ -167,6 +185,7 @@ INLINE void end_wire_lookup(struct lookup *record, u64 key, u32 flags) {
     count_end(record->status);
     observe(LATENCY_LOOKUP, took_ns);
   }
+  if (record->flags & LOOKUP_SUPPORTING) count_supporting(-1);
   settle_questions(record);
   KEEP_IN_MEMORY();
   forget_open_key(open_socket_of(record), key);

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -268,6 +269,45 @@ def test_in_another_network_namespace(sandbox: Sandbox, client: Callable[..., Pr
     assert {line["cause"]["id"] for line in lines} == {"forwarder_upstream_silent"}
     (hop,) = lines[2]["chain"]
     assert (hop["process"]["pid"], hop["asked_at"], hop["joined"]) == (server.pid, docker, True)
+
+
+#: asks for 1,300 names that nobody answers, then passes on what it is asked, and keeps silent
+CROWDED = """
+import socket, sys
+upstream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+upstream.connect((sys.argv[1], 53))
+listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+listener.bind(("127.0.0.1", 53))
+open(sys.argv[2], "w").close()
+first = listener.recv(512)
+for i in range(1300):
+    name = b"".join(bytes([len(part)]) + part for part in (b"n%d" % i, b"lab", b"test", b""))
+    upstream.send(i.to_bytes(2, "big") + b"\\1\\0\\0\\1" + bytes(6) + name + b"\\0\\1\\0\\1")
+while True:
+    upstream.send(first)
+    first = listener.recv(512)
+"""
+
+
+@again
+def test_a_crowded_daemon(sandbox: Sandbox, client: Callable[..., Program]) -> None:
+    """A daemon with more questions open than are kept takes no room from the target, and nothing is lost."""
+    sandbox.write_resolv_conf(f"nameserver {FORWARDER}\noptions {PATIENT}\n")
+    ready_file = sandbox.new_file("ready")
+    words = ["-c", CROWDED, topology.BLACK_HOLE_SERVER, str(ready_file)]
+    server = sandbox.popen([sys.executable, *words], ready_file=ready_file)
+    program = client("glibc")
+    with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
+        program.go()
+        agent.wait_for(third)
+        program.process.kill()
+        lines = whole(agent.finish())
+    end(server)
+    told = of(lines, "lookup_stuck")
+    assert {line["cause"]["id"] for line in told} == {"forwarder_upstream_silent"}
+    (hop,) = told[2]["chain"]
+    assert (hop["process"]["pid"], hop["joined"]) == (server.pid, False)
+    assert (lines[-1]["stats"]["lookups"]["started"], lines[-1]["stats"]["lost"]) == (1, {})
 
 
 @again

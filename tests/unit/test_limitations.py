@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = " ".join((ROOT / "docs/limitations.md").read_text().split())
 SIZES = sources.Sizes()
 TARGETS = re.search(r"BPF_HASH\(targets, u32, u64, (\d+)\)", (sources.directory() / "maps.c").read_text())
+SUPPORTING = re.search(r"#define MAX_SUPPORTING (\d+)", (sources.directory() / "maps.c").read_text())
 NS_PER_S = 1_000_000_000
 
 
@@ -22,6 +23,7 @@ NS_PER_S = 1_000_000_000
     "sentence",
     [
         f"{int(TARGETS[1]) if TARGETS else 0:,} targets",
+        f"Of followed daemons {int(SUPPORTING[1]) if SUPPORTING else 0:,} questions are kept",
         f"{SIZES.lookups:,} lookups and {SIZES.connects:,} connects open at once, {SIZES.calls:,} threads",
         f"Names over {boundary.QUERY_NAME_BYTES} bytes",
         f"up to {boundary.LOOKUP_NAME_BYTES - 1} bytes",

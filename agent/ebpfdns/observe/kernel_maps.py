@@ -313,6 +313,11 @@ class KernelMaps:
         """Nobody waits for its answer any more."""
         self._maps["asked"].remove(struct.pack("=QQ", socket, number))
 
+    def count_dropped_supporting(self) -> None:
+        """A question of a followed daemon was dropped: there is room for another one."""
+        dropped = self._maps["supporting"].get(U32.pack(1)) or bytes(U64.size)
+        self._maps["supporting"].set(U32.pack(1), U64.pack(U64.unpack(dropped)[0] + 1))
+
     def questions(self) -> list[tuple[int, int, int]]:
         """(socket, id, key of its lookup) of every question that an answer would be matched to."""
         keys, values, count = self._maps["asked"].items()

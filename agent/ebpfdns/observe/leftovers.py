@@ -117,7 +117,9 @@ def drop(maps: KernelMaps, raw: bytes, counter: Counter, took_ns: int | None = N
         query = boundary.QUERY.unpack(raw, boundary.LOOKUP.size + number * boundary.QUERY.size)
         waiting += bool(query.sent_ns) and not query.flags & _DONE
         maps.forget_question(query.socket, query.id)
-    if not head.flags & LookupFlag.SUPPORTING:
+    if head.flags & LookupFlag.SUPPORTING:
+        maps.count_dropped_supporting()
+    else:
         maps.count_end(counter, took_ns, waiting)
     return True
 
