@@ -82,7 +82,13 @@ INLINE void connection_is_up(struct connect *record, u64 socket) {
     struct given *found = given.lookup(&key);
     if (found) found->connected_ns = record->end_ns;
   }
-  if (!(record->flags & CONNECT_IN_LOOKUP || IS_DNS_PORT(record->port))) handshakes.update(&socket, record);
+  if (record->flags & CONNECT_IN_LOOKUP || IS_DNS_PORT(record->port)) return;
+  int zero = 0;
+  u64 *open = handshakes_open.lookup(&zero);
+  if (open && handshakes.insert(&socket, record) == 0)
+    __sync_fetch_and_add(open, 1);
+  else
+    handshakes.update(&socket, record);
 }
 
 INLINE bool is_uncounted(struct connect *record) {

@@ -2,12 +2,24 @@
 /* The first bytes on a connection of a target's that has just come up: when they begin a TLS handshake, the record of
  * the connect lives on until the other end has sent anything.
  *
- * A packet of a connected socket that is not DNS costs one look into a small map. A connection is in there from its
- * first moment to its first bytes from either side, unless those are a ClientHello.
+ * A packet of a connected socket that is not DNS costs one look into a small map, and none while that is empty. A
+ * connection is in there from its first moment to its first bytes from either side, unless those are a ClientHello.
  */
 
 #define TLS_HANDSHAKE 0x16
 #define TLS_MAJOR 3
+
+INLINE bool is_any_handshake_open(void) {
+  int zero = 0;
+  u64 *open = handshakes_open.lookup(&zero);
+  return open && *open;
+}
+
+INLINE void forget_handshake(u64 key) {
+  int zero = 0;
+  u64 *open = handshakes_open.lookup(&zero);
+  if (handshakes.delete(&key) == 0 && open) __sync_fetch_and_add(open, -1);
+}
 
 /* Where the data of a TCP segment begin; 0: it is none. */
 INLINE u32 segment_data(struct __sk_buff *skb) {
@@ -28,10 +40,11 @@ INLINE void end_handshake(struct connect *record, u64 key, u8 status, int error)
   record->status = status;
   record->error = error;
   if (now - record->start_ns >= slow_after_ns()) submit(record, sizeof(*record));
-  handshakes.delete(&key);
+  forget_handshake(key);
 }
 
 INLINE void first_bytes_leave(struct __sk_buff *skb) {
+  if (!is_any_handshake_open()) return;
   struct bpf_sock *sender = skb->sk;
   if (!sender) return;
   u64 key = (u64)sender;
@@ -42,7 +55,7 @@ INLINE void first_bytes_leave(struct __sk_buff *skb) {
   u8 head[2] = {};
   load(skb, at, head, 2);
   if (head[0] != TLS_HANDSHAKE || head[1] != TLS_MAJOR) {
-    handshakes.delete(&key);
+    forget_handshake(key);
     return;
   }
   record->start_ns = bpf_ktime_get_ns();
@@ -54,6 +67,7 @@ INLINE void first_bytes_leave(struct __sk_buff *skb) {
 }
 
 INLINE void first_bytes_arrive(struct __sk_buff *skb) {
+  if (!is_any_handshake_open()) return;
   struct bpf_sock *receiver = skb->sk;
   if (!receiver) return;
   u64 key = (u64)receiver;
@@ -64,7 +78,7 @@ INLINE void first_bytes_arrive(struct __sk_buff *skb) {
   if (record->flags & CONNECT_IS_TLS)
     end_handshake(record, key, STATUS_OK, 0);
   else
-    handshakes.delete(&key);
+    forget_handshake(key);
 }
 
 /* The connection is gone: the program closed it, or (with an error) the other end broke it off. */
@@ -74,5 +88,5 @@ INLINE void handshake_is_over(u64 key, int error) {
   if (record->flags & CONNECT_IS_TLS)
     end_handshake(record, key, error ? STATUS_FAILED : STATUS_ABANDONED, error);
   else
-    handshakes.delete(&key);
+    forget_handshake(key);
 }

@@ -74,6 +74,8 @@ BPF_TABLE("lru_hash", struct given_key, struct given, given, 1024);
 
 /* socket → the connect that it came from, until the first bytes pass: which may be the beginning of TLS */
 BPF_TABLE("lru_hash", u64, struct connect, handshakes, 256);
+/* How many there are, or more: packets look for theirs only when there are any, for that is most of what they pay. */
+BPF_ARRAY(handshakes_open, u64, 1);
 
 /* (process, server) → when it last answered a question with an OPT record, and one without */
 struct server_key {
