@@ -238,12 +238,18 @@ class Pipeline:
         """With what the look at its thread, and its last line, know of one that began before tracing."""
         if not lookup.before_attach:
             return lookup
+        if lookup.is_of_go:
+            shown = item.goroutines.get(str(lookup.key)) if isinstance(item, items.Scan) else None
+            return earlier.completed_goroutine(lookup, shown, self._before(lookup))
         return self._with(item.threads.get(str(lookup.tid)) if isinstance(item, items.Scan) else None, lookup)
 
     def _with(self, facts: dict[str, Any] | None, lookup: Lookup) -> Lookup:
+        return earlier.completed(lookup, facts, self._before(lookup))
+
+    def _before(self, lookup: Lookup) -> Lookup | None:
+        """The same lookup as its last line had it."""
         told = self._last.of(_name(lookup))
-        before = told.thing if told and isinstance(told.thing, Lookup) else None
-        return earlier.completed(lookup, facts, before)
+        return told.thing if told and isinstance(told.thing, Lookup) else None
 
     def _is_wanted(self, thing: Lookup | Connect) -> bool:
         """Whether the end of one that may have been healthy, but began before tracing, is worth a line."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ebpfdns.correlate.earlier import completed
+from ebpfdns.correlate.earlier import completed, completed_goroutine
 from ebpfdns.model.facts import Lookup, Query, Server
 
 SERVER = Server("192.0.2.53", 53)
@@ -68,3 +68,33 @@ def test_a_connection_that_is_not_up_carries_no_question() -> None:
     """SYN_SENT: nothing was asked yet. Other sockets ask nothing either."""
     waiting = {**SOCKET, "kind": "tcp", "state": "SYN_SENT"}
     assert completed(FOUND, {**LOOK, "sockets": [waiting, {**SOCKET, "fd": 4}]}, None).queries == ()
+
+
+GO = replace(FOUND, api="go")
+ASKED = {"name": "www.lab.test.", "type": "A", "id": 7, "server": ["192.0.2.53", 53], "transport": "udp"}
+STACK = {"name": "www.lab.test", "questions": [ASKED, ASKED | {"type": "AAAA", "id": 8}]}
+SHOWN = Query(SERVER, "udp", 100, sent_is_known=False, attempt="running", name=b"www.lab.test.", type=1, id=7)
+
+
+def test_a_goroutine_s_stack_tells_its_questions() -> None:
+    """Each has its own id and server; a name that its memory does not prove is that of the question."""
+    found = completed_goroutine(GO, STACK, None)
+    assert found.queries == (SHOWN, replace(SHOWN, type=28, id=8))
+    assert found.name == b"www.lab.test"
+    assert completed_goroutine(GO, STACK | {"name": None}, None).name == b"www.lab.test"
+
+
+def test_later_attempts_are_others() -> None:
+    """Go asks again from another socket: the first question stays, and is not told twice when it is seen."""
+    first = completed_goroutine(GO, STACK, None)
+    later = replace(SEEN, id=9)
+    assert completed_goroutine(replace(GO, queries=(later,)), None, first).queries == (*first.queries, later)
+    again = completed_goroutine(replace(GO, queries=(SEEN,)), STACK, first)
+    assert again.queries == (first.queries[1], SEEN)
+
+
+def test_who_has_no_connection_has_not_asked() -> None:
+    """An attempt whose socket is not connected has sent nothing, and one without a server is not told."""
+    (query,) = completed_goroutine(GO, {"questions": [ASKED | {"transport": None, "id": None}]}, None).queries
+    assert (query.was_sent, query.transport) == (False, None)
+    assert completed_goroutine(GO, {"questions": [ASKED | {"server": None}]}, None).queries == ()

@@ -47,6 +47,40 @@ def completed(lookup: Lookup, facts: Mapping[str, Any] | None, before: Lookup | 
     return replace(lookup, queries=queries, name=name, comm=comm, api=api)
 
 
+def completed_goroutine(lookup: Lookup, facts: Mapping[str, Any] | None, before: Lookup | None) -> Lookup:
+    """The same of a goroutine's lookup: its stack showed what had been asked, once, when tracing began.
+
+    Each attempt of Go's resolver has a socket and an id of its own: what is asked later is another one.
+    """
+    known = tuple(query for query in (before.queries if before else ()) if not query.sent_is_known)
+    unseen = known or tuple(_shown(lookup, facts or {}))
+    seen = {(query.id, query.type) for query in lookup.queries}
+    left = (query for query in unseen if query.id is None or (query.id, query.type) not in seen)
+    queries = (*left, *lookup.queries)
+    name = (facts or {}).get("name")
+    given = str(name).encode("ascii", "backslashreplace") if name else None
+    name_of = lookup.name or (before.name if before else None) or given or _asked_name(queries)
+    return replace(lookup, queries=queries, name=name_of)
+
+
+def _shown(lookup: Lookup, facts: Mapping[str, Any]) -> Iterator[Query]:
+    """The attempts that were under way, to whom, and what of each its memory proves."""
+    for question in facts.get("questions") or ():
+        server = question.get("server")
+        if server is not None:
+            yield Query(
+                Server(*server),
+                question.get("transport"),
+                lookup.start_ns,
+                sent_is_known=False,
+                was_sent=question.get("transport") is not None,  # otherwise its connection is not made yet
+                attempt="running",
+                name=str(question["name"]).encode("ascii", "replace"),
+                type=_TYPE_NUMBERS.get(question["type"]),
+                id=question.get("id"),
+            )
+
+
 def _way(query: Query) -> tuple[Server, str | None]:
     return query.server, query.transport
 

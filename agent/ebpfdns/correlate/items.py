@@ -103,6 +103,8 @@ class Scan(Item):
     #: "host pid address" → plain_ns, edns_ns: when that server last answered each kind of question
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     processes: dict[str, dict[str, Any]] = field(default_factory=dict)  # pid → snapshot of the process
+    #: key of a lookup from before tracing → what its goroutine's stack showed then: {call, name, questions}
+    goroutines: dict[str, dict[str, Any]] = field(default_factory=dict)
     siblings: dict[str, Addresses] = field(default_factory=dict)  # key of a connect → beside its own
     #: pid → "udp:40001" → {fd, rx_queue_bytes}: sockets that an answer has come to
     queues: dict[str, dict[str, Any]] = field(default_factory=dict)

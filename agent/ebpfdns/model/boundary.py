@@ -69,6 +69,11 @@ class Layout:
             at += size
 
 
+def go_key(host_pid: int, goroutine_id: int) -> int:
+    """The key of a goroutine's call."""
+    return GO_BIT | host_pid << GO_ID_BITS | goroutine_id & (1 << GO_ID_BITS) - 1
+
+
 def go_host_pid(key: int) -> int:
     """The host pid in the key of a goroutine's call."""
     return (key & (GO_BIT - 1)) >> GO_ID_BITS

@@ -23,7 +23,10 @@ from ebpfdns.model import boundary
 from ebpfdns.model.boundary import EARLIER_BIT, Counter, LookupFlag, Status
 from ebpfdns.observe import last_run, leftovers, proc_files, resolver_waits, snapshot, syscalls
 from ebpfdns.observe.earlier_connects import EarlierConnects
+from ebpfdns.observe.earlier_goroutines import EarlierGoroutines
+from ebpfdns.observe.kernel_maps import is_earlier
 from ebpfdns.observe.processes import threads
+from ebpfdns.observe.syscalls import EPOLL_WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -70,6 +73,7 @@ class Earlier:
         self._mark = EARLIER_BIT if knows_host_ids else EARLIER_BIT | NOBODY_BIT
         self._held: dict[int, Held] = {}
         self.connects = EarlierConnects(maps, dns_ports, knows_host_ids=knows_host_ids)
+        self.goroutines = EarlierGoroutines(maps, knows_host_ids=knows_host_ids)
 
     def find(self, targets: Sequence[Target], now_ns: int, *, is_last: bool) -> None:
         """Look at every thread of the targets: before their probes are live, and when they are (`is_last`).
@@ -78,10 +82,13 @@ class Earlier:
         """
         if is_last:
             self.connects.find(targets, now_ns)
+            self.goroutines.find(targets, now_ns)
         seen = self._threads_seen_asking() if is_last else frozenset()
         for target in targets:
             places = {tid: proc_files.syscall(target.pid, tid) for tid in threads(target.pid)}
             looks = self._looks_of(target, places, is_last=is_last)
+            if self.goroutines.knows(target.pid):  # whoever polls does so for all of its goroutines
+                looks = {tid: facts for tid, facts in looks.items() if facts["syscall"] not in EPOLL_WAITS}
             waits = {tid: resolver_waits.resolver_wait(facts, self._ports) for tid, facts in looks.items()}
             found = {tid: wait for tid, wait in waits.items() if wait is not None}
             if is_last:
@@ -126,15 +133,19 @@ class Earlier:
         heads = [struct.unpack_from("=QQQII", raw, _LOOKUP["key"]) for raw in open_now]
         return frozenset((pid, tid) for key, _, _, pid, tid in heads if key >> 63)
 
+    def holds(self, key: int) -> bool:
+        """Whether this is the key of one of them."""
+        return is_earlier(key) or self.goroutines.holds(key)
+
     def is_sure(self, key: int) -> bool:
         """Whether it waits for so long that it is worth a word."""
         held = self._held.get(key)
-        return held is not None and held.is_sure
+        return held.is_sure if held is not None else self.goroutines.is_sure(key)
 
     def is_behind_another(self, key: int) -> bool:
         """Whether its thread waits for no socket: for a lock inside the resolver, then."""
         held = self._held.get(key)
-        return held is not None and held.wait.kind == "stack"
+        return held.wait.kind == "stack" if held is not None else self.goroutines.is_behind_another(key)
 
     def complete(self, key: int, pid: int, tid: int, facts: dict[str, Any]) -> None:
         """Put into a later snapshot of such a thread what it proves, for those who know no ports."""
@@ -162,7 +173,7 @@ class Earlier:
                 self._is_there(held, now_ns)
             else:
                 moved.setdefault(held.pid, []).append(held)
-        gone = self.connects.look(now_ns)
+        gone = self.connects.look(now_ns) + self.goroutines.look(now_ns)
         for pid, those in moved.items():
             is_known_by_stack = any(held.wait.kind == "stack" for held in those)
             looks = _looks(pid, [held.tid for held in those], with_stacks=is_known_by_stack)
@@ -173,6 +184,7 @@ class Earlier:
 
     def end_of(self, pid: int, now_ns: int) -> list[bytes]:
         """Frames of all that a process which is gone left open, and the kernel could not end."""
+        self.goroutines.forget(pid)
         those = [held for held in self._held.values() if held.pid == pid]
         return self.connects.end_of(pid, now_ns) + [frame for held in those for frame in self._end(held)]
 

@@ -29,9 +29,8 @@ def end_lookups_of(maps: KernelMaps, pid: int, end_ns: int) -> list[bytes]:
             frames.append(leftovers.ended(record, head.flags, head.query_count, end_ns, Status.ABANDONED))
         elif record is None:
             maps.count_end(Counter.LOOKUPS_ABANDONED)
-            frames.append(
-                leftovers.ended(_record(key, call), LookupFlag.NAME_UNREAD, 0, end_ns, Status.ABANDONED)
-            )
+            flags = LookupFlag.NAME_UNREAD | (LookupFlag.BEFORE_ATTACH if call.is_earlier else 0)
+            frames.append(leftovers.ended(_record(key, call), flags, 0, end_ns, Status.ABANDONED))
     return frames
 
 

@@ -82,14 +82,21 @@ def places(program: GoProgram) -> list[Places]:
             returns.offsets.extend(found.returns)
             returns.cookies.extend([number] * len(found.returns))
 
-    for lookup_kind, names in LOOKUPS:
-        present = [RESOLVER + name for name in names if RESOLVER + name in program.functions]
-        if present:
-            add(present[0], lookup_kind, "go_lookup_begins", "go_lookup_ends")
+    for name, lookup_kind in lookup_kinds(program).items():
+        add(name, lookup_kind, "go_lookup_begins", "go_lookup_ends")
     for kind, functions, at_entry, at_return in WORKERS:
         for name in functions:
             add(name, kind, at_entry, at_return)
     return [entry for entry in (*ends.values(), *begins.values()) if entry.offsets]
+
+
+def lookup_kinds(program: GoProgram) -> dict[str, GoFunctionKind]:
+    """The functions whose calls are lookups, of those that this program has."""
+    found: dict[str, GoFunctionKind] = {}
+    for kind, names in LOOKUPS:
+        present = [RESOLVER + name for name in names if RESOLVER + name in program.functions]
+        found |= dict.fromkeys(present[:1], kind)
+    return found
 
 
 def cookie(layout: GoLayout, kind: GoFunctionKind) -> int:

@@ -35,7 +35,7 @@ LOOKUP_STATUS_AT = {name: at for name, at, _ in boundary.LOOKUP.offsets()}["stat
 #: connects that are wanted whatever their age
 ANY_AGE = boundary.ConnectFlag.BEFORE_ATTACH | boundary.ConnectFlag.SUPPORTING
 #: … and such lookups
-OF_ANY_AGE = boundary.LookupFlag.SUPPORTING | boundary.LookupFlag.LEFT
+OF_ANY_AGE = boundary.LookupFlag.SUPPORTING | boundary.LookupFlag.LEFT | boundary.LookupFlag.BEFORE_ATTACH
 WAIT_RETURNS_AT = {name: at for name, at, _ in boundary.WAIT.offsets()}["returns"]
 
 
@@ -147,8 +147,8 @@ class KernelMaps:
         def is_wanted(raw: memoryview, at: int) -> bool:
             if raw[at + LOOKUP_STATUS_AT]:
                 return False
-            flags, key, start_ns = struct.unpack_from("=IQQ", raw, at + 4)
-            return start_ns < older_than_ns or is_earlier(key) or bool(flags & OF_ANY_AGE)
+            flags, start_ns = struct.unpack_from("=I8xQ", raw, at + 4)
+            return start_ns < older_than_ns or bool(flags & OF_ANY_AGE)
 
         return list(self._select("lookups", boundary.LOOKUP_BYTES, is_wanted))
 
@@ -215,6 +215,14 @@ class KernelMaps:
             for i, key in enumerate(_words(keys, count))
             if boundary.is_go_key(key) and U32.unpack_from(values, i * size + at)[0] == pid
         ]
+
+    def hold_goroutine(self, key: int, call: bytes) -> bool:
+        """Let a goroutine be in a lookup from before tracing, or work for one; False when it is known."""
+        try:
+            self._maps["calls"].add(U64.pack(key), call)
+        except OSError:
+            return False
+        return True
 
     def forget_goroutine(self, key: int) -> bool:
         """It is gone; whether it was still there."""

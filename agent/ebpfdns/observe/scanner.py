@@ -172,9 +172,10 @@ class Scanner:
 
     def _is_lookup_due(self, key: int, start_ns: int, now_ns: int) -> bool:
         """One that began before tracing is old enough as soon as it is certain."""
-        if is_earlier(key) and not self._earlier.is_sure(key):
+        is_held = self._earlier.holds(key)
+        if is_held and not self._earlier.is_sure(key):
             return False
-        return self._pipeline.is_due("lookup", key, start_ns, now_ns, at_once=is_earlier(key))
+        return self._pipeline.is_due("lookup", key, start_ns, now_ns, at_once=is_held)
 
     def _due_calls(self, kind: str, calls: list[tuple[int, bytes]], now_ns: int) -> list[_Due]:
         due: list[_Due] = []
@@ -254,6 +255,7 @@ class Scanner:
             ),
             processes=snapshots,
             daemons=self._followed.facts(asked_daemons(snapshots, threads)),
+            goroutines=self._earlier.goroutines.facts(key for _, (_, key, _, _) in due),
             siblings=self._siblings.of([raw for kind, (raw, *_) in due if kind == "connects"]),
             queues=self._queues(due, now["now_ns"]),
         )
