@@ -94,6 +94,8 @@ def test_a_goroutine_is_told_of_within_two_seconds(flavour, played):
     assert (lookup["name"], lookup["api"], lookup["resolver"]) == (NAME, "go", "go")
     assert (lookup["since"], lookup["started"], lookup["elapsed_ms"]) == ("before_attach", None, None)
     assert lookup["goroutine"]["id"] == 1
+    assert lookup["go_resolver"]["choice"] == "go"
+    assert "CGO_ENABLED=0" in lookup["go_resolver"]["why"][0]
     assert lookup["open_for_at_least_ms"] < ROUND_MS
     assert {query["type"] for query in lookup["queries"]} == {"A", "AAAA"}
     for query in lookup["queries"]:
@@ -158,3 +160,4 @@ def test_what_cgo_waits_for_is_seen_once(version, go_program, sandbox):
     assert lines[-1]["stats"]["lookups"]["started"] == 1
     coverage = of(lines, "target")[0]["target"]["coverage"]
     assert (coverage["go"], coverage["go_resolver"]) == (f"go{version}", "cgo")
+    assert "GODEBUG=netdns=cgo in its environment" in coverage["go_resolver_why"][0]
