@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ebpfdns import logs
 from ebpfdns.model import boundary
 from ebpfdns.model.boundary import Api, Counter, FrameKind, LookupFlag, Role, Status
 from ebpfdns.observe import go_probes, go_waits, goroutines, leftovers
@@ -57,7 +58,6 @@ class EarlierGoroutines:
         self._knows_host_ids = knows_host_ids
         self._held: dict[int, Held] = {}
         self._programs: dict[int, tuple[int, GoProgram]] = {}  # pid → a thread of it, its program
-        self.left_out: dict[int, int] = {}  # pid → goroutines that there was no time for
 
     def find(self, targets: Iterable[Target], now_ns: int) -> None:
         """Look at all goroutines of the targets, whose probes are live."""
@@ -81,7 +81,7 @@ class EarlierGoroutines:
             if call is not None and not found.is_cgo:
                 self._hold(pid, found, call, kinds[call], looked, now_ns)
         if looked.left_out:
-            self.left_out[pid] = looked.left_out
+            logs.warning("goroutines were not looked at, for want of time", pid=pid, count=looked.left_out)
 
     def _hold(  # noqa: PLR0917 - one lookup, and where it was found
         self, pid: int, found: Found, call: str, kind: int, looked: Goroutines, now_ns: int
@@ -150,7 +150,6 @@ class EarlierGoroutines:
         """The process is gone, or runs another program; what it left open others end."""
         self._held = {key: held for key, held in self._held.items() if held.pid != pid}
         self._programs.pop(pid, None)
-        self.left_out.pop(pid, None)
 
     def _left(self, pid: int, those: Sequence[Held], now_ns: int) -> list[Held]:
         """Those that were not found in their lookup for some time."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 #: Beside those whose arguments are known: who works for a lookup, and what cgo calls C with.
 OTHER_FUNCTIONS = (
+    "runtime.forEachGRace",  # knows where all goroutines are listed
     "net.(*Resolver).lookupIPAddr.func1",
     "internal/singleflight.(*Group).doCall",
     "net.cgoLookupIPCNAME",

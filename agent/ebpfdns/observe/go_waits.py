@@ -11,9 +11,11 @@ works for a lookup holds the very same pointers. What does not fit together is n
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import re
 import struct
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -108,10 +110,11 @@ class Found:
 
 def find(program: Goroutines) -> list[Found]:
     """All lookups that goroutines of a process are in."""
-    places = program.functions(MARKS)
+    places = [found for name, found in program.program.functions.items() if name in MARKS]
     if not places:
         return []
-    lowest, highest = min(first for first, _ in places.values()), max(end for _, end in places.values())
+    lowest = min(found.address for found in places) + program.bias
+    highest = max(found.address + found.bytes for found in places) + program.bias
     parts = []
     for one in program.waiting():
         stack = program.stack(one)
@@ -145,20 +148,60 @@ def told(found: Found) -> dict[str, Any]:
 def together(parts: Sequence[Part]) -> list[Found]:
     """Who waits, each with those who work for it."""
     calls = sorted((part for part in parts if part.calls), key=lambda part: part.goroutine.id)
-    return [_found(call, _flight_of(call, parts, calls), parts) for call in calls]
+    work = _Work(parts, calls)
+    return [_found(call, work) for call in calls]
 
 
-def _found(call: Part, flight: Part | None, parts: Sequence[Part]) -> Found:
-    work = flight or call
-    others = [part for part in parts if part.question and not part.calls and _works_for(part, work, parts)]
-    questions = tuple(part.question for part in (call, *others) if part.question)
+class _Work:
+    """Who works for whom: a goroutine knows who made it; before Go 1.21 what was passed down tells."""
+
+    def __init__(self, parts: Sequence[Part], calls: Sequence[Part]) -> None:
+        self._knows_parents = any(part.goroutine.parent_id is not None for part in parts)
+        self._asking: dict[int | None, list[Part]] = defaultdict(list)
+        self._flights: dict[int | None, list[Part]] = defaultdict(list)
+        for part in parts:
+            if part.question and not part.calls:
+                by = part.goroutine.parent_id if self._knows_parents else part.question.context
+                self._asking[by].append(part)
+            if part.is_flight:
+                place = part.worked_on.address if part.worked_on else None
+                self._flights[part.goroutine.parent_id if self._knows_parents else place].append(part)
+        self._contexts = Counter(part.context for part in parts)
+        self._first: dict[int, Part] = {}  # who has a string first
+        for call in calls:
+            if call.hosts:
+                self._first.setdefault(call.hosts[0].address, call)
+
+    def flight_of(self, call: Part) -> Part | None:
+        """The goroutine that works for this caller; None: it works itself, or waits for another's."""
+        if LOOKUP_IP_ADDR not in call.calls:
+            return None
+        if self._knows_parents:
+            return next(iter(self._flights.get(call.goroutine.id, ())), None)
+        # The work holds the very string of the one who began it.
+        place = call.hosts[0].address if call.hosts else None
+        alike = self._flights.get(place, []) if place else []
+        return alike[0] if len(alike) == 1 and self._first[place or 0] is call else None
+
+    def asking_for(self, work: Part) -> list[Part]:
+        """The goroutines that ask for it."""
+        if self._knows_parents:
+            return self._asking.get(work.goroutine.id, [])
+        is_one = work.context is not None and self._contexts[work.context] == 1
+        return self._asking.get(work.context, []) if is_one else []
+
+
+def _found(call: Part, work: _Work) -> Found:
+    flight = work.flight_of(call)
+    asking = work.asking_for(flight or call)
+    questions = tuple(part.question for part in (call, *asking) if part.question)
     return Found(
         call.goroutine,
         call.calls,
         _host_of(call, flight, questions),
         questions,
         flight.goroutine if flight else None,
-        call.is_cgo or work.is_cgo,
+        call.is_cgo or (flight is not None and flight.is_cgo),
     )
 
 
@@ -181,31 +224,6 @@ def _is_about(question: str, host: Text) -> bool:
     with contextlib.suppress(ValueError):
         name = ipaddress.ip_address(name).reverse_pointer
     return f".{name}." in f".{question.lower()}"
-
-
-def _works_for(part: Part, work: Part, parts: Sequence[Part]) -> bool:
-    """Whether a goroutine that asks does so for this work: made by it, or (before Go 1.21) of its context."""
-    if part.goroutine.parent_id is not None:
-        return part.goroutine.parent_id == work.goroutine.id
-    alike = [one for one in parts if one.context is not None and one.context == work.context]
-    context = part.question.context if part.question else None
-    return context is not None and context == work.context and len(alike) == 1
-
-
-def _flight_of(call: Part, parts: Sequence[Part], calls: Sequence[Part]) -> Part | None:
-    """The goroutine that works for this caller; None: it works itself, or waits for what another began."""
-    if LOOKUP_IP_ADDR not in call.calls:
-        return None
-    flights = [part for part in parts if part.is_flight]
-    if any(part.goroutine.parent_id is not None for part in flights):
-        return next((part for part in flights if part.goroutine.parent_id == call.goroutine.id), None)
-    # This Go does not tell who made a goroutine. The work holds the very string of the one who began it.
-    if not call.hosts:
-        return None
-    place = call.hosts[0].address
-    first = next(part for part in calls if part.hosts and part.hosts[0].address == place)
-    alike = [part for part in flights if part.worked_on and part.worked_on.address == place]
-    return alike[0] if len(alike) == 1 and first is call else None
 
 
 def _has_word(stack: bytes, lowest: int, highest: int) -> bool:
@@ -301,6 +319,7 @@ def _server(text: bytes) -> tuple[str, int] | None:
     return (found[1], int(found[2])) if found else None
 
 
+@functools.cache
 def spill_places(function: str, version: tuple[int, int]) -> dict[str, int]:
     """Argument → where a function keeps it, above its caller's stack pointer: behind what is on the stack."""
     layout = go_layouts.layout_of(version, ARCHITECTURE)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ebpfdns.observe import elf_symbols, go_tables, mappings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from ebpfdns.observe.go_program import GoProgram
     from ebpfdns.observe.go_tables import Entry, GoTables
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_GOROUTINES = 4096
 MAX_STACK_BYTES = 32 << 10
 MAX_FRAMES = 64
-BUDGET_NS = 150_000_000
+BUDGET_NS = 200_000_000
 EM_X86_64 = 62
 _PF_X = 1
 #: A small function that is in every program: it loads runtime.allglen, then runtime.allgptr.
@@ -78,6 +78,7 @@ class Goroutines:
     goid_at: int
     parent_at: int | None
     tables: GoTables
+    program: GoProgram
     bias: int  # how much higher than linked it lies
     listed_at: tuple[int, int]  # where allglen and allgptr are
     _mem: int
@@ -106,14 +107,6 @@ class Goroutines:
         """Eight bytes as a number."""
         raw = self.read(address, _WORD.size)
         return _WORD.unpack(raw)[0] if len(raw) == _WORD.size else None
-
-    def functions(self, names: Collection[str]) -> dict[str, tuple[int, int]]:
-        """Where these functions are in memory: (first address, first one behind it)."""
-        found = self.tables.functions_named(names)
-        return {
-            name: (entries[0].address + self.bias, entries[0].end + self.bias)
-            for name, entries in found.items()
-        }
 
     def waiting(self) -> Iterator[Goroutine]:
         """All that wait, as far as the time goes."""
@@ -217,23 +210,37 @@ def _opened(tid: int, program: GoProgram, mem: int, exe: int) -> Goroutines | No
     bias = _bias(tid, elf, os.fstat(exe).st_ino)
     try:
         tables = go_tables.open_tables(elf)
-        entries = tables.functions_named({LISTING_FUNCTION}).get(LISTING_FUNCTION)
+        listed_at = _listed_at(elf, tables, program)
     except (go_tables.GoTablesError, OSError):
         return None
-    if bias is None or not entries:
+    if bias is None or listed_at is None:
         return None
-    entry = entries[0]
-    code = elf.read_at(entry.address, entry.end - entry.address)
-    loads = [
-        entry.address + match.end() + struct.unpack("=i", match[1])[0] for match in _LOADS.finditer(code)
-    ]
-    if len(loads) < 2:  # noqa: PLR2004 - how many there are, and where
-        return None
-    listed_at = (loads[0] + bias, loads[1] + bias)
-    version = program.version[:2]
     return Goroutines(
-        version, layout.goid_offset, layout.parent_goid_offset, tables, bias, listed_at, mem, exe
+        program.version[:2],
+        layout.goid_offset,
+        layout.parent_goid_offset,
+        tables,
+        program,
+        bias,
+        (listed_at[0] + bias, listed_at[1] + bias),
+        mem,
+        exe,
     )
+
+
+def _listed_at(elf: elf_symbols.ElfFile, tables: GoTables, program: GoProgram) -> tuple[int, int] | None:
+    """Where runtime.allglen and runtime.allgptr are, as linked; None: not found."""
+    known = program.functions.get(LISTING_FUNCTION)
+    if known is not None:
+        address, size = known.address, known.bytes
+    else:
+        entries = tables.functions_named({LISTING_FUNCTION}).get(LISTING_FUNCTION)
+        if not entries:
+            return None
+        address, size = entries[0].address, entries[0].end - entries[0].address
+    code = elf.read_at(address, size)
+    loads = [address + match.end() + struct.unpack("=i", match[1])[0] for match in _LOADS.finditer(code)]
+    return (loads[0], loads[1]) if len(loads) > 1 else None
 
 
 def _bias(tid: int, elf: elf_symbols.ElfFile, inode: int) -> int | None:
