@@ -37,7 +37,6 @@ INLINE struct lookup *record_of_go(struct call *call, u64 key) {
     return NULL;
   }
   if (is_first) {
-    record->query_count = MAX_QUERIES;
     describe(record, call, key);
     call->has_record = 1;
   }
@@ -114,6 +113,8 @@ int go_exchange_begins(struct pt_regs *ctx) {
   PLACE(own) = MAX_QUERIES;
   struct lookup *record = call ? record_of_go(call, key) : NULL;
   if (!record) return 0;
+  call->api = record->api = API_GO; /* also when C was asked before, in vain */
+  record->query_count = MAX_QUERIES;
   u64 question_at = GO_STACK(ctx);
   u16 type = 0;
   read_user(&type, sizeof(type), (void *)question_at + GO_NAME_LENGTH + 1);

@@ -9,14 +9,18 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from agent import Agent, of
 from gotool import NEWEST, OLDEST
 from play import MISSED, Played, play
+from program import Program
 
 from ebpfdns.lab.faults import FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from ebpfdns.lab.namespace import Sandbox
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root")]
 
@@ -28,6 +32,11 @@ MANY = 1009
 def played(fault: str, program: Path, way: str, *words: object, agent: tuple[object, ...] = ()) -> Played:
     argv = [program, "--name", NAME, "--way", way, *words]
     return play(FAULTS[fault], {"go": argv}, *agent)
+
+
+def by_cgo(program: Path, *words: object) -> list[object]:
+    """The program made to take libc's resolver: `env` becomes it."""
+    return ["env", "GODEBUG=netdns=cgo", program, "--name", NAME, "--way", *words]
 
 
 def asked(lookup: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -123,3 +132,72 @@ def test_healthy_lookups_are_counted_and_not_told(go_program: Callable[..., Path
     if MISSED not in seen.stats["lost"]:
         assert (seen.stats["lookups"]["started"], seen.stats["lookups"]["ok"]) == (MANY, MANY)
     assert {line["event"] for line in seen.lines} == {"target", "stats"}
+
+
+@VERSIONS
+def test_cgo_is_one_lookup_with_goroutine_and_thread(go_program: Callable[..., Path], version: str):
+    """The goroutine's lookup and its getaddrinfo are one, in every line and in the counters."""
+    seen = play(FAULTS["silent"], {"go": by_cgo(go_program(version=version, cgo=True), "ip")})
+    stuck, end = seen.of("lookup_stuck", "go")[0], seen.only("lookup", "go")
+    for line in (stuck, end):
+        lookup = line["lookup"]
+        assert (lookup["name"], lookup["api"], lookup["resolver"]) == (NAME, "cgo", "glibc")
+        assert lookup["goroutine"] == {"id": 1}
+        assert line["thread"]["id"] >= seen.pids["go"]
+    assert asked(stuck["lookup"]) == [(f"{NAME}.", "A", "waiting"), (f"{NAME}.", "AAAA", "waiting")]
+    assert stuck["lookup"]["waiting_on"]["syscall"] == "poll"
+    assert (end["lookup"]["error"]["type"], seen.stats["lookups"]["started"]) == ("temporary_failure", 1)
+    assert seen.stats["queries"] == {"sent": 2, "answered": 0, "unanswered": 2}
+
+
+def test_what_c_does_for_a_caller_that_has_given_up_is_a_lookup_of_its_own(go_program: Callable[..., Path]):
+    """The goroutine's ends with its deadline; getaddrinfo goes on, and ends with the process."""
+    argv = by_cgo(go_program(cgo=True), "ip", "--within", "450ms")
+    seen = play(FAULTS["silent"], {"go": argv})
+    first, left = seen.of("lookup", "go")
+    assert (first["lookup"]["api"], first["lookup"]["error"]["type"]) == ("cgo", "deadline_exceeded")
+    assert (left["lookup"]["api"], left["lookup"]["status"]) == ("getaddrinfo", "abandoned")
+    assert [query["id"] for query in left["lookup"]["queries"]] == [
+        query["id"] for query in first["lookup"]["queries"]
+    ]
+    counted = {"started": 2, "ok": 0, "failed": 1, "abandoned": 1, "stuck": 1, "in_flight": 0}
+    assert seen.stats["lookups"] == counted
+    assert seen.stats["queries"] == {"sent": 2, "answered": 0, "unanswered": 2}
+
+
+@pytest.mark.parametrize("way", ["cname", "addr"])
+def test_other_calls_into_c_are_part_of_the_lookup_too(go_program: Callable[..., Path], way: str):
+    """One is counted, whatever Go asks C for."""
+    seen = play(FAULTS["healthy"], {"go": by_cgo(go_program(cgo=True), way)}, "--all")
+    assert seen.stats["lookups"]["started"] == len(seen.of("lookup", "go")) == 1
+
+
+def test_an_attempt_that_sends_nothing_to_a_dns_port_is_told(go_program: Callable[..., Path]):
+    """A program's own Dial leads elsewhere: what Go's resolver tried is there all the same, and failed."""
+    seen = played("healthy", go_program(), "custom", "--resolver", "127.0.0.9:5353")
+    lookup = seen.only("lookup", "go")["lookup"]
+    assert lookup["error"]["type"] == "connection_refused"
+    assert asked(lookup) == [(f"{NAME}.", "A", "failed"), (f"{NAME}.", "AAAA", "failed")]
+    assert {query["id"] for query in lookup["queries"]} == {None}
+
+
+@pytest.mark.parametrize("way", ["ip", "same"])
+def test_a_program_killed_in_its_lookups_ends_each_once(
+    sandbox: Sandbox, go_program: Callable[..., Path], way: str
+):
+    """Whoever asks, and whoever waits for the one who asks, is told of as abandoned, by its name."""
+    count = 3 if way == "same" else 1
+    argv = [go_program(), "--name", NAME, "--way", way, "--goroutines", count]
+    with FAULTS["silent"].setup(sandbox, options="timeout:30 attempts:1"):
+        program = Program(sandbox, argv)
+        with Agent("attach", "--pid", program.pid, "--stuck-after", "300ms") as observer:
+            program.go()
+            observer.wait_for(lambda line: line["event"] == "lookup_stuck", count)
+            program.process.kill()
+            lines = observer.finish()
+    ends = of(lines, "lookup")
+    assert {line["lookup"]["status"] for line in ends} == {"abandoned"}
+    assert [line["lookup"]["name"] for line in ends] == [NAME] * count
+    assert len({line["lookup"]["id"] for line in ends}) == count
+    counted = lines[-1]["stats"]["lookups"]
+    assert (counted["started"], counted["abandoned"], counted["in_flight"]) == (count, count, 0)

@@ -28,6 +28,13 @@ LOOKUPS = (
     (GoFunctionKind.LOOKUP_RECORDS, ("lookupAddr", "LookupAddr", "goLookupPTR")),
 )
 RESOLVER = "net.(*Resolver)."
+#: what cgo makes of calls into C, the name first among their arguments
+LIBC_CALLS = (
+    "net._C2func_getaddrinfo",
+    "net._C2func_getnameinfo",
+    "net._C2func_res_search",
+    "net._Cfunc_res_search",
+)
 #: kind → (functions, program at entry, program at each return)
 WORKERS = (
     (
@@ -39,7 +46,7 @@ WORKERS = (
     (GoFunctionKind.EXCHANGE, ("net.(*Resolver).exchange",), "go_exchange_begins", "go_exchange_ends"),
     (GoFunctionKind.ROUND_TRIP, ("net.dnsPacketRoundTrip",), "go_round_trip_begins", None),
     (GoFunctionKind.STREAM_ROUND_TRIP, ("net.dnsStreamRoundTrip",), "go_round_trip_begins", None),
-    (GoFunctionKind.CALL_LIBC, ("net._C2func_getaddrinfo",), "go_calls_libc", None),
+    (GoFunctionKind.CALL_LIBC, LIBC_CALLS, "go_calls_libc", None),
 )
 #: all programs at Go functions
 FUNCTIONS = (

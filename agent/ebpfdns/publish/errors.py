@@ -61,6 +61,8 @@ GO_TEXTS = {
     b"no answer from DNS server": "no_answer",
     b"cannot unmarshal DNS message": "bad_answer",
     b"invalid DNS response": "bad_answer",
+    b"Temporary failure in name resolution": "temporary_failure",  # of glibc, by way of cgo
+    b"Try again": "temporary_failure",  # of musl
 }
 GO_ENDINGS = {
     b": i/o timeout": "io_timeout",
