@@ -23,12 +23,23 @@ def known_versions() -> list[str]:
     return [f"{major}.{minor}" for major, minor in versions if (major, minor) >= OLDEST]
 
 
+def faults(document, version):
+    """What the schema of this version has against a document; None: nothing."""
+    try:
+        kubernetes_validate.validate(document, version, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return f"{error.path}: {error.message}"
+    return None
+
+
 @pytest.mark.parametrize("version", known_versions())
 @pytest.mark.parametrize("manifest", pods.MANIFESTS, ids=lambda path: path.name)
 def test_every_document_is_valid_in_strict_mode(manifest, version):
     """Every document satisfies the strict schema (no unknown field) of that Kubernetes version."""
-    for document in pods.documents(manifest):
-        kubernetes_validate.validate(document, version, strict=True)
+    found = pods.documents(manifest)
+    assert found
+    for document in found:
+        assert faults(document, version) is None
 
 
 def test_several_kubernetes_versions_are_checked():

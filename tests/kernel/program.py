@@ -1,4 +1,4 @@
-"""A workload program in a sandbox: it waits for the test's go, and gives its own account at the end.
+"""A program in a sandbox: it waits for the test's go, and gives its own account at the end.
 
 Owns: its start, its go file, its result. Must not know: the agent, faults.
 """
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ebpfdns.lab.namespace import Sandbox
 
 DEADLINE_S = 60.0
+#: Words for `sh -c`, which `Program` gives its files behind them: ready, then no further before the go.
+UNTIL_GO = ': > "$2"; while [ ! -e "$4" ]; do sleep 0.01; done; '
 
 
 class Program:
@@ -46,6 +48,11 @@ class Program:
         assert self.process.returncode == 0, output
         found: dict[str, Any] = json.loads(output.splitlines()[-1])
         return found
+
+
+def shell(sandbox: Sandbox, commands: str, **options: Any) -> Program:
+    """A shell that waits for its go, then runs these commands."""
+    return Program(sandbox, ["sh", "-c", UNTIL_GO + commands, "sh"], **options)
 
 
 def of_this_machine(programs: dict[str, Path], name: str) -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agent import Agent, of, only
 from play import SHORT, SOON
-from program import Program, of_this_machine
+from program import Program, of_this_machine, shell
 
 from ebpfdns.lab import topology
 from ebpfdns.lab.faults import FAULTS, GOOD_ANSWER, Fault, ServerPlan
@@ -54,6 +54,14 @@ def traced(sandbox: Sandbox, fault: Fault, words: tuple[str, ...]) -> list[Line]
         with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
             program.go()
             return agent.finish()
+
+
+def of_command(sandbox: Sandbox, words: str) -> list[Line]:
+    """The lines about a program that a shell becomes."""
+    program = shell(sandbox, f"exec {words}", stdout=subprocess.DEVNULL)
+    with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
+        program.go()
+        return agent.finish()
 
 
 def test_a_file_that_is_not_read_again(sandbox: Sandbox) -> None:
@@ -130,13 +138,7 @@ def test_a_mounted_file_that_was_replaced(sandbox: Sandbox, programs: dict[str, 
 def test_dig_asks_whom_it_is_told_to(sandbox: Sandbox) -> None:
     """A silent server that is given on the command line is the application's own choice."""
     with servers(GOOD_ANSWER, {"drop": True}).setup(sandbox, options=SHORT):
-        go_file = sandbox.new_file("go")
-        script = f"while ! [ -e {go_file} ]; do sleep 0.01; done; exec dig +time=2 +tries=1 @{TWO} {NAME}"
-        process = sandbox.popen(["sh", "-c", script], stdout=subprocess.DEVNULL)
-        with Agent("attach", "--pid", process.pid, "--stuck-after", SOON) as agent:
-            go_file.touch()
-            lines = agent.finish()
-        process.wait()
+        lines = of_command(sandbox, f"dig +time=2 +tries=1 @{TWO} {NAME}")
     stuck = of(lines, "lookup_stuck")
     assert stuck
     assert {verdict(line)[0] for line in stuck} == {"bypass"}
@@ -152,14 +154,7 @@ def test_dig_meets_a_server_that_drops_edns(sandbox: Sandbox) -> None:
         "own", "The test's own.", servers=(ServerPlan((ONE,), ({"edns": True, "drop": True}, GOOD_ANSWER)),)
     )
     with drops.setup(sandbox, options=SHORT):
-        go_file = sandbox.new_file("go")
-        dig = f"dig +time=2 +tries=1 plain.{NAME} +noedns {NAME} +edns"
-        words = f"while ! [ -e {go_file} ]; do sleep 0.01; done; exec {dig}"
-        process = sandbox.popen(["sh", "-c", words], stdout=subprocess.DEVNULL)
-        with Agent("attach", "--pid", process.pid, "--stuck-after", SOON) as agent:
-            go_file.touch()
-            lines = agent.finish()
-        process.wait()
+        lines = of_command(sandbox, f"dig +time=2 +tries=1 plain.{NAME} +noedns {NAME} +edns")
     stuck = of(lines, "lookup_stuck")
     assert [verdict(line) for line in stuck] == [("edns_dropped", "likely")] * len(stuck)
     assert facts(stuck[-1]) == ["edns_unanswered", "small_answers_pass", "no_reply"]
@@ -169,11 +164,5 @@ def test_dig_meets_a_server_that_drops_edns(sandbox: Sandbox) -> None:
 def test_dig_asks_the_server_of_the_file(sandbox: Sandbox) -> None:
     """A program that speaks DNS itself but asks whom the file names bypasses nothing."""
     with SILENT_AND_GOOD.setup(sandbox, options=SHORT):
-        go_file = sandbox.new_file("go")
-        script = f"while ! [ -e {go_file} ]; do sleep 0.01; done; exec dig +time=2 +tries=1 {NAME}"
-        process = sandbox.popen(["sh", "-c", script], stdout=subprocess.DEVNULL)
-        with Agent("attach", "--pid", process.pid, "--stuck-after", SOON) as agent:
-            go_file.touch()
-            lines = agent.finish()
-        process.wait()
+        lines = of_command(sandbox, f"dig +time=2 +tries=1 {NAME}")
     assert {verdict(line)[0] for line in of(lines, "lookup_stuck")} == {"ns_silent"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agent import Agent, of, only
-from program import Program
+from program import shell
 
 from ebpfdns.lab import topology
 from ebpfdns.lab.faults import FAULTS
@@ -18,14 +18,6 @@ if TYPE_CHECKING:
     Line = dict[str, Any]
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root")]
-
-#: a shell's own ready and go files, from the words that `Program` puts behind it
-UNTIL_GO = ': > "$2"; while [ ! -e "$4" ]; do sleep 0.01; done; '
-
-
-def shell(sandbox: Sandbox, commands: str) -> Program:
-    """A shell that waits for its go, then runs these commands."""
-    return Program(sandbox, ["sh", "-c", UNTIL_GO + commands, "sh"])
 
 
 def test_the_lookup_of_a_child(sandbox: Sandbox) -> None:

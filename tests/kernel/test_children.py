@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agent import Agent, of, only
-from program import DEADLINE_S, Program, of_this_machine
+from program import DEADLINE_S, UNTIL_GO, Program, of_this_machine, shell
 
 from ebpfdns.lab.faults import FAULTS
 from ebpfdns.observe import processes
@@ -24,13 +24,6 @@ pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="
 
 IMPATIENT = "timeout:1 attempts:1"
 PATIENT = "timeout:30 attempts:1"
-#: a shell's own ready and go files, from the words that `Program` puts behind it
-UNTIL_GO = ': > "$2"; while [ ! -e "$4" ]; do sleep 0.01; done; '
-
-
-def shell(sandbox: Sandbox, commands: str) -> Program:
-    """A shell that waits for its go, then runs these commands."""
-    return Program(sandbox, ["sh", "-c", UNTIL_GO + commands, "sh"])
 
 
 def trace(program: Program, *words: object) -> list[Line]:

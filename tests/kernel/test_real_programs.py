@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from agent import Agent, of
-from program import Program
+from program import shell
 
 from ebpfdns.lab import topology
 from ebpfdns.lab.faults import FAULTS
@@ -25,8 +25,6 @@ pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="
 
 NAME = "www.lab.test"
 AT_ONCE = 2
-#: a shell's own ready and go files, from the words that `Program` puts behind it
-UNTIL_GO = ': > "$3"; while [ ! -e "$5" ]; do sleep 0.01; done; '
 GETADDRINFO = "import socket; socket.getaddrinfo('www.lab.test', 80)"
 ASYNCIO = """
 import asyncio
@@ -72,7 +70,7 @@ def play(name: str, fault: str, *words: str) -> list[Line]:
     if shutil.which(real.argv[0]) is None:
         return []
     with Sandbox() as sandbox, FAULTS[fault].setup(sandbox, options="timeout:2 attempts:1"):
-        target = Program(sandbox, ["sh", "-c", UNTIL_GO + 'shift 5; exec "$@"', "sh", "--"], tail=real.argv)
+        target = shell(sandbox, 'shift 4; exec "$@"', tail=real.argv)
         with Agent("attach", "--pid", target.pid, "--stuck-after", "500ms", *words) as agent:
             target.go()
             if fault == "silent":

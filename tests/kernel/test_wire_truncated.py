@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agent import Agent, of, only
 from play import SHORT, SOON
+from program import shell
 
 from ebpfdns.lab import topology
 from ebpfdns.lab.faults import GOOD_ANSWER, Fault, ServerPlan
@@ -32,14 +33,11 @@ def lines_of_dig(sandbox: Sandbox, *script: dict[str, Any], options: str = "") -
     """What is said of one question of dig to a server with this script."""
     fault = Fault("own", "The test's own.", servers=(ServerPlan((topology.SERVER_1,), script),))
     with fault.setup(sandbox, options=SHORT):
-        go_file = sandbox.new_file("go")
-        dig = f"dig +time=2 +tries=1 {options} {topology.NAME}"
-        words = f"while ! [ -e {go_file} ]; do sleep 0.01; done; exec {dig}"
-        process = sandbox.popen(["sh", "-c", words], stdout=subprocess.DEVNULL)
-        with Agent("attach", "--pid", process.pid, "--stuck-after", SOON, "--all") as agent:
-            go_file.touch()
+        dig = f"exec dig +time=2 +tries=1 {options} {topology.NAME}"
+        program = shell(sandbox, dig, stdout=subprocess.DEVNULL)
+        with Agent("attach", "--pid", program.pid, "--stuck-after", SOON, "--all") as agent:
+            program.go()
             lines = agent.finish()
-        process.wait()
     return [line for line in lines if line.get("lookup", {}).get("api") == "wire"]
 
 

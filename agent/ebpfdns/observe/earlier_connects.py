@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from ebpfdns.model.decode import AF_INET, AF_INET6, AF_UNIX
 from ebpfdns.observe import last_run, memory, proc_files, snapshot, syscalls
 from ebpfdns.observe.leftovers import ANY_AGE_NS
 from ebpfdns.observe.processes import threads
-from ebpfdns.observe.sockets import read_sockets
+from ebpfdns.observe.sockets import inode_of, read_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,7 +41,6 @@ SYN_SENT = "SYN_SENT"
 TCP, TCP_SYN_SENT = 6, 2
 MAX_SOCKADDR = 2 + boundary.PATH_BYTES
 _AT = {field: at for field, at, _ in boundary.CONNECT.offsets()}
-_SOCKET = re.compile(r"socket:\[(\d+)\]")
 _INODE_COLUMN = 9
 
 
@@ -231,22 +229,22 @@ def _address(remote: list[Any]) -> tuple[int, bytes, int]:
 
 def _connecting(pid: int) -> dict[int, int]:
     """Inode → descriptor of the process's sockets in SYN_SENT; most have none, and cost two small files."""
-    inodes = set()
+    inodes: set[int] = set()
     for table in ("tcp", "tcp6"):
         rows = (line.split() for line in proc_files.raw(f"/proc/{pid}/net/{table}").split(b"\n")[1:])
         inodes |= {int(row[_INODE_COLUMN]) for row in rows if len(row) > _INODE_COLUMN and row[3] == b"02"}
     found: dict[int, int] = {}
     if inodes:
         for fd in _descriptors(pid):
-            match = _SOCKET.fullmatch(proc_files.link(f"/proc/{pid}/fd/{fd}") or "")
-            if match and int(match[1]) in inodes:
-                found.setdefault(int(match[1]), int(fd))
+            inode = inode_of(pid, fd)
+            if inode is not None and inode in inodes:
+                found.setdefault(inode, fd)
     return found
 
 
-def _descriptors(pid: int) -> list[str]:
+def _descriptors(pid: int) -> list[int]:
     """Its descriptors; none when it is gone, or may not be looked at."""
     try:
-        return os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 - thousands
+        return list(map(int, os.listdir(f"/proc/{pid}/fd")))  # noqa: PTH208 - thousands
     except OSError:
         return []

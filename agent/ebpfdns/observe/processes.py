@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebpfdns.errors import NoSuchTargetError
+from ebpfdns.observe import proc_files
 from ebpfdns.observe.cgroups import ContainerIdentity, container_of, unified_path
 
 CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -86,7 +87,7 @@ def read_process(pid: int) -> Process:
         what = f"{pid} ({stat.comm}) is a kernel thread: it looks no names up"
         raise NoSuchTargetError(what, remedy="ps -e")
     exe = _program(alive_tid)
-    cgroup_text = _read_text(f"/proc/{alive_tid}/cgroup") or ""
+    cgroup_text = proc_files.text(f"/proc/{alive_tid}/cgroup")
     start_ns = stat.start_ticks * NS_PER_S // CLOCK_TICKS_PER_S
     return Process(
         pid=pid,
@@ -124,10 +125,10 @@ def children(pid: int) -> list[int]:
     if len(tids) > MANY_THREADS and len(tids) > len(_pids()):
         return _children_by_parent(pid)
     for tid in tids:
-        text = _read_text(f"/proc/{pid}/task/{tid}/children")
-        if text is None and not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists():
-            return _children_by_parent(pid)  # a kernel without CONFIG_PROC_CHILDREN
-        found.update(map(int, (text or "").split()))
+        text = proc_files.text(f"/proc/{pid}/task/{tid}/children")
+        if not text and not _tells_children():
+            return _children_by_parent(pid)
+        found.update(map(int, text.split()))
     return sorted(found)
 
 
@@ -174,8 +175,7 @@ def has_seccomp_filter(pid: int) -> bool:
 
 def thread_name(pid: int, tid: int) -> str | None:
     """What the thread calls itself (at most 15 bytes); None when it is gone."""
-    text = _read_text(f"/proc/{pid}/task/{tid}/comm")
-    return None if text is None else text.removesuffix("\n")
+    return proc_files.text(f"/proc/{pid}/task/{tid}/comm").removesuffix("\n") or None
 
 
 def path_in_root(root: str, path: str) -> str:
@@ -191,7 +191,7 @@ def path_in_root(root: str, path: str) -> str:
         if part in (".", ".."):
             done = done[:-1] if part == ".." else done
             continue
-        target = _link_target("/".join([root, *done, part]))
+        target = proc_files.link("/".join([root, *done, part]))
         if target is None or links >= MAX_SYMLINKS:
             done.append(part)
             continue
@@ -199,6 +199,12 @@ def path_in_root(root: str, path: str) -> str:
         done = [] if target.startswith("/") else done
         to_do = [part for part in target.split("/") if part] + to_do
     return "/".join([root, *done])
+
+
+@functools.cache
+def _tells_children() -> bool:
+    """Whether this kernel keeps lists of children (CONFIG_PROC_CHILDREN)."""
+    return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists()
 
 
 def _children_by_parent(parent_pid: int) -> list[int]:
@@ -225,14 +231,14 @@ def _alive_thread(pid: int) -> int | None:
 
 def _program(tid: int) -> str | None:
     """The path of its program, fit to be shown (bytes that are not UTF-8 are escaped); None when refused."""
-    target = _link_target(f"/proc/{tid}/exe")
+    target = proc_files.link(f"/proc/{tid}/exe")
     return os.fsencode(target).decode("utf-8", "backslashreplace").removesuffix(DELETED) if target else None
 
 
 def _read_stat(path: str) -> Stat | None:
     """Parse a stat file; the name in it may itself contain spaces and parentheses."""
-    text = _read_text(path)
-    match = re.fullmatch(r"\d+ \((.*)\) (\S) (.*)", text.rstrip("\n"), re.DOTALL) if text else None
+    text = proc_files.text(path)
+    match = re.fullmatch(r"\d+ \((.*)\) (\S) (.*)", text.rstrip("\n"), re.DOTALL)
     if match is None:
         return None
     comm, state, rest = match.groups()
@@ -248,33 +254,16 @@ def _read_stat(path: str) -> Stat | None:
 
 def _read_status(pid: int) -> dict[str, str] | None:
     """Parse /proc/PID/status."""
-    text = _read_text(f"/proc/{pid}/status")
-    if text is None:
+    text = proc_files.text(f"/proc/{pid}/status")
+    if not text:
         return None
     return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
-
-
-def _read_text(path: str) -> str | None:
-    """The text of a file in /proc; None when it is gone or refused."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - one for each of a thousand threads
-            return file.read().decode("utf-8", "backslashreplace")
-    except OSError:
-        return None
 
 
 def _inode(path: str) -> int | None:
     """The inode number of what `path` leads to; None when it is gone or refused."""
     try:
         return os.stat(path).st_ino  # noqa: PTH116 - one call, for every process looked at
-    except OSError:
-        return None
-
-
-def _link_target(path: str) -> str | None:
-    """What a symbolic link holds; None when `path` is none, or refused."""
-    try:
-        return os.readlink(path)  # noqa: PTH115 - many of them, each a single call
     except OSError:
         return None
 
