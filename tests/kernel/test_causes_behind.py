@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from ebpfdns.lab.faults import FAULTS, GOOD_ANSWER, ServerPlan
 from ebpfdns.lab.local_faults import nsswitch
 from ebpfdns.lab.namespace import Sandbox, bare_python, end, plain_environment
 from ebpfdns.lab.real_daemons import FORWARDER, RESOLVE, STUB, Dnsmasq, Resolved, configure_resolved
+from ebpfdns.observe import process_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,17 +211,46 @@ def test_two_daemons(sandbox: Sandbox, client: Callable[..., Program]) -> None:
     assert "dnsmasq" in lines[2]["cause"]["summary"]
 
 
+@pytest.mark.parametrize(
+    ("way", "cause"), [("glibc", "resolved_stub_silent"), ("resolve", "resolved_ipc_stall")]
+)
 @again
-def test_stopped(sandbox: Sandbox, client: Callable[..., Program]) -> None:
+def test_stopped(sandbox: Sandbox, client: Callable[..., Program], way: str, cause: str) -> None:
     """systemd-resolved that is stopped is to blame itself, whatever waits behind it."""
     with needed(FAULTS[SILENT]).setup(sandbox, options=PATIENT) as running:
         daemon = running.servers[0]
         daemon.send_signal(signal.SIGSTOP)
-        lines = stuck(client("glibc"))
+        lines = stuck(client(way))
         daemon.send_signal(signal.SIGCONT)
-    assert verdict(lines[2]) == ("resolved_stub_silent", "confirmed")
+    assert verdict(lines[2]) == (cause, "confirmed")
     assert facts(lines[2])["peer_stopped"]["pid"] == daemon.pid
-    assert lines[2]["chain"][0]["state"] == "stopped"
+
+
+@pytest.mark.parametrize("way", ["glibc", "resolve"])
+@pytest.mark.parametrize("name", [DOT, SILENT])
+@again
+def test_stuck_before(sandbox: Sandbox, client: Callable[..., Program], way: str, name: str) -> None:
+    """Of a daemon that has asked before tracing began its sockets tell: the chain is there."""
+    with needed(FAULTS[name]).setup(sandbox, options="timeout:9 attempts:1") as running:
+        program = client(way)
+        program.go()
+        while not has_asked(running.servers[0].pid):
+            time.sleep(0.002)
+        with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
+            agent.wait_for(third)
+            program.process.kill()
+            lines = of(whole(agent.finish()), "lookup_stuck")
+    assert lines[2]["lookup"]["since"] == "before_attach"
+    assert lines[2]["cause"]["id"] == name
+    (hop,) = lines[2]["chain"]
+    assert (hop["process"]["pid"], hop["joined"]) == (running.servers[0].pid, False)
+    asked = hop["connects"] if name == DOT else hop["queries"]
+    assert {one["server"]["address"] for one in asked} == {topology.BLACK_HOLE_SERVER}
+
+
+def has_asked(pid: int) -> bool:
+    """Whether it has a socket to its server."""
+    return any(facts["remote"] for facts in process_snapshot.dns_sockets(pid) or ())
 
 
 @again
