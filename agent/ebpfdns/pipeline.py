@@ -373,6 +373,7 @@ class Pipeline:
             siblings=_siblings(scan, thing) if scan else (),
             wait=wait,
             chain=self._chain(thing, scan) if scan else (),
+            stub_settings=self._around.stub_settings(),
             queues=scan.queues.get(pid, {}) if scan else {},
             resolver=self._resolver(thing),
             wire=bool(coverage.get("wire", True)),

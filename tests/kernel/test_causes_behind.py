@@ -274,6 +274,22 @@ def test_healthy(sandbox: Sandbox, client: Callable[..., Program]) -> None:
 
 
 @again
+def test_unsigned_answers_are_refused(sandbox: Sandbox, client: Callable[..., Program]) -> None:
+    """systemd-resolved that must validate says SERVFAIL to unsigned answers: its setting is evidence."""
+    prepare = partial(configure_resolved, servers=topology.SERVER_1, DNSSEC="yes")
+    servers = (ServerPlan((topology.SERVER_1,), ({"type": "A", **GOOD_ANSWER}, {"answer": []})), Resolved())
+    fault = Fault("resolved_dnssec", "Signatures are missing.", (STUB,), servers, prepare=prepare)
+    with needed(fault).setup(sandbox, options=PATIENT):
+        program = client("glibc", "--name", "www.example.org")
+        with Agent("attach", "--pid", program.pid) as agent:
+            program.go()
+            lines = whole(agent.finish())
+    ended = only(lines, "lookup")
+    assert ended["cause"]["id"] == "rcode_retry"
+    assert "dnssec_validated" in facts(ended)
+
+
+@again
 def test_found_late(sandbox: Sandbox, client: Callable[..., Program]) -> None:
     """A forwarder that no configuration names is followed once a question waits for it."""
     fault = needed(FAULTS["forwarder_upstream_silent"])

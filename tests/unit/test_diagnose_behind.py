@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from situations import AAAA, ONE, A, S, ask, at, both, conf, local_thread, rows, situation, verdict
 
+from ebpfdns.diagnose import conclusion
 from ebpfdns.diagnose.judge import judge
 from ebpfdns.model.facts import Hop, HopConnect, Query, Server, Situation
 
@@ -200,3 +201,26 @@ def test_silence_is_counted_from_the_first_question() -> None:
     assert cause is not None
     assert "for 2.0 s" in cause.summary
     assert next(fact for fact in cause.evidence if fact.fact == "upstream_no_reply").numbers["sent"] == 3
+
+
+def test_what_a_forwarder_says_in_the_end_is_evidence() -> None:
+    """SERVFAIL of a forwarder whose server has kept it waiting does not change the cause."""
+    last = judge(stub(dnsmasq(), server=LOCAL, age=5.1))
+    ended = stub(dnsmasq(), server=LOCAL, age=5.3, status="failed", code=-3)
+    assert ended.lookup is not None
+    answered = replace(ended.lookup, queries=tuple(both(LOCAL, reply=5.2, rcode=2)))
+    cause = conclusion.at_the_end(replace(ended, lookup=answered), last)
+    assert cause is not None
+    assert cause.id == FORWARDER
+    assert "rcode_error" in [fact.fact for fact in cause.evidence]
+
+
+@pytest.mark.parametrize(("dnssec", "is_told"), [("yes", True), ("no", False), (None, False)])
+def test_validation_is_told_of(dnssec: str | None, *, is_told: bool) -> None:
+    """SERVFAIL of systemd-resolved may be its own where it must validate; the setting is evidence."""
+    seen = situation(both(STUB, reply=0.002, rcode=2), age=0.01, status="failed", code=-3)
+    cause = judge(replace(seen, stub_settings={"dnssec": dnssec}))
+    assert cause is not None
+    assert cause.id == "rcode_retry"
+    assert ("dnssec_validated" in [fact.fact for fact in cause.evidence]) is is_told
+    assert ("resolvectl query" in cause.remedy) is is_told

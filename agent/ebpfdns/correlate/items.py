@@ -62,6 +62,8 @@ class Attached(Item):
     #: of a Go program: what decides which of Go's resolvers it takes
     go: dict[str, Any] = field(default_factory=dict)
     role: str = "target"  # supporting: a daemon that targets ask
+    #: of systemd-resolved: as `observe.resolved_settings` gives them
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,14 @@ FACTS = frozenset(
         *("tls_hello_unanswered", "tx_queue_acked", "ipv4_connected", "ipv4_not_tried"),
         *("peer_rx_queue_not_empty", "listener_backlog_full", "unix_peer_waited_for"),
         # daemons behind the one that was asked
-        *("hop_found", "upstream_no_reply", "dot_hello_unanswered", "dot_silent", "dot_opportunistic"),
+        *(
+            "hop_found",
+            "upstream_no_reply",
+            "dot_hello_unanswered",
+            "dot_silent",
+            "dot_opportunistic",
+            "dnssec_validated",
+        ),
         # processes
         *(
             "thread_running_elsewhere",

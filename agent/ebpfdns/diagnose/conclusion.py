@@ -31,6 +31,12 @@ KNOWN_BETTER = frozenset(entry.id for entry in CATALOGUE if entry.about_silence 
 LESS_KNOWN = frozenset({"reply_not_read"})
 
 
+#: What a daemon that was asked waited for: what it says in the end follows from that.
+BEHIND = frozenset(
+    {"resolved_dot_blocked", "resolved_degraded", "resolved_upstream_silent", "forwarder_upstream_silent"}
+)
+#: What it says then: an error, or an answer that nobody waits for any more.
+SAID_IN_THE_END = frozenset({"rcode_retry", "late_reply"})
 #: What a look at the other end of a wait has shown, and its end does not refute.
 LOOKED_AT = ("peer_stopped", "peer_rx_queue_not_empty", "listener_backlog_full")
 
@@ -49,6 +55,8 @@ def at_the_end(situation: Situation, last: Cause | None) -> Cause | None:
     That is told again where the end alone says nothing, unless it refutes it (a broken silence).
     """
     found = judge(situation)
+    if last is not None and found is not None and last.id in BEHIND and found.id in SAID_IN_THE_END:
+        found = replace(last, evidence=(*last.evidence, *found.evidence))
     if last is not None and situation.connect is not None:
         # What surrounds a connect is looked at only while it is open.
         return found if found is not None and found.id == last.id else last

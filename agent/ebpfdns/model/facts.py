@@ -296,6 +296,8 @@ class Situation:
     siblings: tuple[Sibling, ...] = ()  # of a connect's address
     parent: Parent | None = None  # the lookup is in a child of this target
     chain: tuple[Hop, ...] = ()  # who is behind the one that was asked, in order
+    #: of the systemd-resolved that is followed: dns_over_tls, dnssec
+    stub_settings: dict[str, Any] = field(default_factory=dict)
     wait: Wait | None = None  # of its thread; None: it never waited in epoll, poll or select
     #: "udp:40001" → {fd, rx_queue_bytes} of the sockets that it asked from; what is not there was not found
     queues: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns import logs
@@ -118,7 +119,9 @@ class Followed:
         now = self._now()
         self._kernel.maps.add_target(pid, now["now_ns"], is_supporting=True)
         self._daemons[pid] = daemon
-        self._feed(daemon.announced(self._kernel, **now))
+        is_resolved = owner(pid)["name"] == RESOLVED_NAME
+        settings = resolved_settings(pid) if is_resolved else {}
+        self._feed(replace(daemon.announced(self._kernel, **now), settings=settings))
         return True
 
     def drop_gone(self) -> None:

@@ -75,6 +75,11 @@ class Surroundings:
         known = self._daemons.get(pid) or self._targets.get(pid)
         return known.process if known else None
 
+    def stub_settings(self) -> dict[str, Any]:
+        """Of the systemd-resolved that is followed; nothing when there is none, or more than one."""
+        found = [daemon.settings for daemon in self._daemons.values() if daemon.settings]
+        return found[0] if len(found) == 1 else {}
+
     def know_child(self, pid: int, process: dict[str, Any]) -> None:
         """A process that is not traced, but whose parent is."""
         self._children[pid] = process

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 SERVFAIL, NXDOMAIN = 2, 3
 #: glibc goes on to the next server; musl asks again on SERVFAIL, and waits on as if others were no answer.
 RETRIED = (SERVFAIL, 4, 5)
+STUBS = ("127.0.0.53", "127.0.0.54")
+RESOLVED_SAYS = (
+    "systemd-resolved says why: resolvectl query NAME; without validation: resolvectl dnssec LINK no"
+)
 
 
 def rule(case: LookupCase) -> Cause | None:
@@ -35,6 +39,8 @@ def rule(case: LookupCase) -> Cause | None:
     evidence = [_answer(case, query) for query in bad]
     silent = [server for server in case.servers if _is_silent(case, server)]
     evidence += [no_reply(case, server) for server in silent]
+    validated = _validated(case, bad)
+    evidence += validated
     ignored = case.situation.resolver == "musl" and any(query.rcode != SERVFAIL for query in bad)
     what = "musl ignores that and waits" if ignored else _what_follows(case, retried=bool(retried))
     has_followed = bool(retried) or (ignored and _waited_on(case, bad))
@@ -47,8 +53,18 @@ def rule(case: LookupCase) -> Cause | None:
         f"{named} answers with {codes}, and {what}{also}.",
         tuple(evidence),
         f"Try: {dig(servers[0], case.lookup)} (and with +cd, which skips DNSSEC validation); "
-        f"the server's log should tell the reason of {codes}",
+        + (RESOLVED_SAYS if validated else f"the server's log should tell the reason of {codes}"),
     )
+
+
+def _validated(case: LookupCase, bad: list[Query]) -> list[Evidence]:
+    """Whether SERVFAIL comes from systemd-resolved, which must refuse what is not signed rightly."""
+    dnssec = case.situation.stub_settings.get("dnssec")
+    is_stub = any(query.server.address in STUBS and query.rcode == SERVFAIL for query in bad)
+    if dnssec != "yes" or not is_stub:
+        return []
+    text = "DNSSEC=yes: systemd-resolved says SERVFAIL, too, where signatures are missing or wrong"
+    return [Evidence("dnssec_validated", text, {"dnssec": dnssec})]
 
 
 def _is_bad(query: Query, resolver: str) -> bool:
