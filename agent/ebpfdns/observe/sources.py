@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 #: Concatenated, because BCC rewrites map operations in the main text only; each needs those above it.
 FILES = (
-    *("maps", "targets", "records", "lookups", "descriptors", "thread_pools", "goroutines", "go", "connects"),
-    *("packets", "handshakes", "exchanges", "questions", "wire", "sockets", "drops", "waits", "lifetimes"),
+    *("maps", "targets", "records", "lookups", "descriptors", "thread_pools", "goroutines", "go"),
+    *("connects", "dns_sockets", "tcp_states", "packets", "handshakes", "exchanges"),
+    *("queries", "wire_lookups", "questions", "replies", "wire", "sockets", "drops", "waits", "lifetimes"),
 )
 
 CURRENT_IN_PACKETS_SINCE = LINKED_CALLS_SINCE = (6, 10)
