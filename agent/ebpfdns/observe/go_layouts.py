@@ -7,7 +7,7 @@ Each row holds from its version on, until the next one of the same name. Sources
 lookup.go, lookup_unix.go, cgo_unix.go, net.go; src/runtime/runtime2.go; the rules are those of
 src/cmd/compile/abi-internal.md. tests/kernel/test_go_layouts.py compares all of it with the DWARF of binaries
 that it builds; by hand that was done with Go 1.19.8, 1.21.13, 1.22.10, 1.23.9, 1.24.11, 1.25.5, 1.26.6 and
-1.27.3 (amd64 and arm64). No 1.18 and 1.20 could be had: 1.18 is taken to be as 1.19, 1.20 as 1.21.
+1.27.3 (amd64 and arm64). Of 1.20 only sources could be had, and 1.18 is taken to be as 1.19.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ SIGNATURES: dict[str, tuple[tuple[Version, str], ...]] = {
     "net.(*Resolver).goLookupSRV": (((1, 18), _SERVICE),),
     "net.(*Resolver).goLookupPTR": (
         ((1, 18), _RECORDS),
-        ((1, 20), "r ctx:2 host:2 order configuration -> records:3 error:2"),
+        ((1, 20), "r ctx:2 host:2 configuration -> records:3 error:2"),
+        ((1, 21), "r ctx:2 host:2 order configuration -> records:3 error:2"),
     ),
     "net.(*Resolver).goLookupHostOrder": (
         ((1, 18), "r ctx:2 host:2 order -> records:3 error:2"),
