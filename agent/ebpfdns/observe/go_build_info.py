@@ -58,13 +58,14 @@ def read(elf: ElfFile) -> BuildInfo | None:
 
 
 def _places(elf: ElfFile) -> Iterator[Region]:
-    """Where the header may be: in its section, else at the magic bytes in the writable data."""
+    """Where the header may be: in its section; without any, at the magic bytes in the writable data."""
     regions = [
         Region(section.offset, section.bytes, section.address)
         for section, name in zip(elf.sections, elf.section_names, strict=True)
         if name == SECTION
     ]
-    for region in regions or elf_pointers.loaded(elf, _PF_W):
+    # No linker leaves the section's name out: that most libraries are not Go's is known without their data.
+    for region in regions or ([] if elf.sections else elf_pointers.loaded(elf, _PF_W)):
         for at in elf_pointers.find_all(elf, region, MAGIC, ALIGNMENT):
             into = at - region.address
             yield Region(region.offset + into, region.bytes - into, at)

@@ -81,6 +81,7 @@ class Target:
         self._attach_libraries(kernel, found)
         if self._attach_go(kernel, f"/proc/{self.process.alive_tid}/exe") and self._began_unprobed:
             self._is_late = True
+        self._failures += self._go.attach_mapped(kernel, self.process.alive_tid)
         for pool in thread_pools.find_pools(self.process):
             self._failures += kernel.attach_pool(pool, self.pid, self.process.alive_tid)
         if self._wire_loss is not None:

@@ -1,0 +1,3 @@
+module lab.test/library
+
+go 1.21
