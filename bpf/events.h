@@ -195,8 +195,8 @@ struct call {
 
 /* One per goroutine while it is in a lookup or works for one, under a key of its own. Its fields are those of struct
  * call: `name` and `service` (the network) with their lengths in name_size and family, `stack` is the goroutine's
- * own struct, `hints` its id, `result` the key of the lookup that it works for, or the slice of results at the end,
- * `code_at` the key of the thread whose call is for this lookup. */
+ * own struct, `hints` its id, `result` the key of the lookup that it works for, or of the goroutine that works for it,
+ * and at the end what is returned; `code_at` the key of the thread whose call is for this lookup. */
 #define GO_BIT (1ULL << 61)
 #define GO_ID_BITS 39
 #define GO_KEY(host_pid, id) (GO_BIT | (__u64)(host_pid) << GO_ID_BITS | ((id) & ((1ULL << GO_ID_BITS) - 1)))

@@ -32,7 +32,9 @@ int go_lookup_begins(struct pt_regs *ctx) {
       return 0;
     }
     if (own->name == fresh.name && own->name_size == fresh.name_size) return 0; /* the stack has grown */
+    u64 flight = own->result;
     end_call(own, go.key, bpf_ktime_get_ns(), STATUS_ABANDONED, 0, 0, 0); /* it left by a panic */
+    if (flight) calls.delete(&flight);
   }
   if (!go.ids.pid && !current_ids(&go.ids)) return 0;
   fresh.pid = go.ids.pid;
@@ -77,6 +79,7 @@ int go_lookup_ends(struct pt_regs *ctx) {
   /* A string, or a slice, or both stand in front of the error: its type, and where it is. */
   u32 at = call->function == GO_LOOKUP_CNAME ? 2 : call->function == GO_LOOKUP_SRV ? 5 : 3;
   bool has_failed = go_register(ctx, at) != 0;
+  u64 flight = call->result;
   if (has_failed)
     call->result = go_register(ctx, at + 1) + (go.cookie >> GO_COOKIE_TEXT & 63);
   else
@@ -84,5 +87,6 @@ int go_lookup_ends(struct pt_regs *ctx) {
   u32 flags = has_failed && is_left_to_thread(call, go.key) ? LOOKUP_GOES_ON : 0;
   end_call(call, go.key, now, has_failed ? STATUS_FAILED : STATUS_OK, go_register(ctx, 1), 0, flags);
   calls.delete(&go.key);
+  if (flight) calls.delete(&flight);
   return 0;
 }

@@ -136,20 +136,14 @@ int go_calls_libc(struct pt_regs *ctx) {
   return 0;
 }
 
-/* A goroutine begins to work for a lookup that others may wait for, too. */
+/* A goroutine begins to work for a lookup that others may wait for, too. It is forgotten with that lookup: a probe at
+ * a return costs more than all the others. */
 int go_flight_begins(struct pt_regs *ctx) {
   struct goroutine go = {};
   if (!current_goroutine(ctx, &go) || calls.lookup(&go.key)) return 0; /* the caller itself, or the stack has grown */
   u64 key = 0;
   struct call *maker = maker_of(&go, &key);
-  if (maker && maker->start_ns && maker->function == GO_LOOKUP_IP_ADDR) new_goroutine(&go, ROLE_FLIGHT, key);
-  return 0;
-}
-
-int go_flight_ends(struct pt_regs *ctx) {
-  struct goroutine go = {};
-  if (!current_goroutine(ctx, &go)) return 0;
-  struct call *own = calls.lookup(&go.key);
-  if (own && own->role == ROLE_FLIGHT) calls.delete(&go.key);
+  if (!maker || !maker->start_ns || maker->function != GO_LOOKUP_IP_ADDR) return 0;
+  if (new_goroutine(&go, ROLE_FLIGHT, key)) maker->result = go.key;
   return 0;
 }
