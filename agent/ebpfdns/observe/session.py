@@ -228,7 +228,9 @@ class Session:
             target = self._targets.get(held.pid)
             if target is not None:
                 with contextlib.suppress(NoSuchTargetError, ProcessLookupError):
-                    target.will_run(held.path, self._kernel, target.libraries or self._known, held.name)
+                    known = target.libraries or self._known
+                    if not target.will_run(held.path, self._kernel, known, held.name):
+                        gate.pass_from_now_on(held)
 
     def _turn(self, plan: Plan) -> None:
         now_ns = time.monotonic_ns()

@@ -156,25 +156,27 @@ class Target:
 
     def will_run(
         self, path: str, kernel: Kernel, known: Sequence[libraries.Library], name: str | None = None
-    ) -> None:
+    ) -> bool:
         """Before its exec: look at its next program, and probe what that has, so that nothing is missed.
 
-        `path`: for us to open; `name`: as the process names it; `known`: libcs that it may map.
+        `path`: for us to open; `name`: as the process names it; `known`: libcs that it may map. Whether the
+        next process that runs this file is to be looked at, too: probes are the file's, and stay.
         """
         found = foretelling.foretell(path, self.process.root, known)
         if found is None:
-            return
+            return False
         if (
             self.is_foretold
             and self._foretold
             and found.key in (self._foretold.key, self._foretold.loader_key)
         ):
-            return  # it is the same once more, or the loader that it asks for
+            return False  # it is the same once more, or the loader that it asks for
         self._foretold = found
         self._attach_libraries(kernel, found.libraries)
         self._attach_go(kernel, path)
         self._foretold_exe = os.fsencode(name or path).decode("utf-8", "backslashreplace")
         self.is_foretold, self.is_told = True, False
+        return False
 
     def _foretold_libraries(self) -> list[libraries.Library]:
         return [] if self._foretold is None else list(self._foretold.libraries)
