@@ -164,6 +164,18 @@ def test_upstream(seen: Situation, expected: tuple[str, str]) -> None:
         "confirmed",
     ),
     (
+        "it asks over TLS, at the stub's own address",
+        stub(hop(name="stubby", dns_over_tls=None, connects=(dot(),))),
+        FORWARDER,
+        "likely",
+    ),
+    (
+        "its TLS connection is quick enough",
+        stub(hop(name="stubby", dns_over_tls=None, connects=(dot(up=True),))),
+        STUB_SILENT,
+        "likely",
+    ),
+    (
         "behind systemd-resolved",
         stub(asking(ask(LOCAL, A, sent=0.002)), dnsmasq(role="upstream"), age=5.1),
         FORWARDER,

@@ -123,6 +123,7 @@ def test_losses_and_what_goes_on_are_told() -> None:
     """What was not seen, and what is no longer traced, stands in the summary."""
     closing = Closing()
     target = {"status": "detached", "coverage": {"missing": []}}
+    closing.take([{"event": "target", "target": target | {"role": "supporting"}}])
     closing.take(
         [
             {"event": "target", "target": target},

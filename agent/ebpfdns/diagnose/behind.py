@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 #: As long as systemd-resolved waits for an answer to one packet.
 UPSTREAM_TIMEOUT_NS = 5 * 1_000_000_000
 RESOLVED = "systemd-resolved"
+TLS_SILENCE = {
+    "syn": "{peer} does not answer its connection attempts",
+    "hello": "{peer} takes the connection but does not answer the TLS handshake",
+    "answer": "{peer} does not answer on the TLS session, which is up",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +183,11 @@ class Unanswered:
     connect: HopConnect
     phase: str  # syn, hello, answer: what there is no answer to
     waited_ns: int
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        return TLS_SILENCE[self.phase].format(peer=self.connect.server.text)
 
 
 def unanswered_tls(found: Behind) -> list[Unanswered]:

@@ -16,6 +16,8 @@ import socket
 from collections import OrderedDict
 from pathlib import Path
 
+from ebpfdns.lab import kernel_calls
+
 DNS_PORT, DOT_PORT = 53, 853
 MAX_MESSAGE_BYTES = 65_535
 ID_BYTES = 2
@@ -88,6 +90,7 @@ def main() -> None:
     parser.add_argument("--over", choices=("udp", "tls"), default="udp")
     parser.add_argument("--ready-file", type=Path, metavar="FILE")
     chosen = parser.parse_args()
+    kernel_calls.be_called("lab-forwarder")
     forwarder = Forwarder(chosen.listen, chosen.upstream)
     if chosen.ready_file:
         chosen.ready_file.touch()

@@ -125,6 +125,8 @@ class Closing:
             known.ended = event
 
     def _take_target(self, target: dict[str, Any]) -> None:
+        if target.get("role"):  # a daemon that was there before, and is beside it
+            return
         if target["status"] == "detached":
             self.still_running += 1
         elif target["status"] == "attached" and len(self.missing) < MOST_SHOWN:

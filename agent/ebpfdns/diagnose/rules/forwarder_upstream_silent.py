@@ -7,19 +7,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ebpfdns.diagnose.behind import asked, behind, is_overdue, not_joined, servers_of, upstream_silence
+from ebpfdns.diagnose.behind import (
+    asked,
+    behind,
+    is_overdue,
+    not_joined,
+    servers_of,
+    tls_evidence,
+    unanswered_tls,
+    upstream_silence,
+)
 from ebpfdns.diagnose.cause import Cause
 from ebpfdns.diagnose.wording import dig, listing, seconds, server_text
 
 if TYPE_CHECKING:
+    from ebpfdns.diagnose.behind import Behind
     from ebpfdns.diagnose.case import LookupCase
 
 
 def rule(case: LookupCase) -> Cause | None:
     """The lookup waits for a daemon that is not systemd-resolved, and that for a DNS server itself."""
     found = behind(case)
-    if found is None or found.hop.is_resolved or not found.open_queries:
+    if found is None or found.hop.is_resolved:
         return None
+    if not found.open_queries:
+        return _over_tls(case, found)
     silent = servers_of(found)
     waited_ns = max(map(found.silent_for_ns, silent))
     named = listing(map(server_text, silent))
@@ -30,4 +42,20 @@ def rule(case: LookupCase) -> Cause | None:
         f"{found.text} has the question, but {named} has not answered it for {seconds(waited_ns)}.",
         (*asked(case), *upstream_silence(found), *not_joined(found)),
         f"Try where {found.text} runs: {dig(silent[0], case.lookup)}; give it another server",
+    )
+
+
+def _over_tls(case: LookupCase, found: Behind) -> Cause | None:
+    """It asks over TLS, which leads nowhere. What it asks, and whether it has another way, is not seen."""
+    waiting = unanswered_tls(found)
+    if not waiting or found.hop.is_joined:
+        return None
+    worst = max(waiting, key=lambda one: one.waited_ns)
+    server = worst.connect.server
+    return Cause(
+        "forwarder_upstream_silent",
+        "likely",
+        f"{found.text} has the question, but {worst.what}.",
+        (*asked(case), *(tls_evidence(found, one) for one in waiting), *not_joined(found)),
+        f"Open TCP port {server.port} to {server.address}, or give {found.text} another server, or plain DNS",
     )

@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from ebpfdns.diagnose.behind import Behind, Unanswered
     from ebpfdns.diagnose.case import LookupCase
 
-SUMMARIES = {
-    "syn": "{peer} does not answer its connection attempts",
-    "hello": "{peer} takes the connection but does not answer the TLS handshake",
-    "answer": "{peer} does not answer on the TLS session, which is up",
-}
-
 
 def rule(case: LookupCase) -> Cause | None:
     """The lookup waits for systemd-resolved, which waits on port 853 and asks nobody in the clear."""
@@ -34,7 +28,7 @@ def rule(case: LookupCase) -> Cause | None:
     worst = max(waiting, key=lambda one: one.waited_ns)
     is_strict = found.hop.dns_over_tls == "yes"
     is_sure = is_strict and is_overdue_tls(found, worst)
-    what = SUMMARIES[worst.phase].format(peer=worst.connect.server.text)
+    what = worst.what
     must = "must use DNS over TLS" if is_strict else "uses DNS over TLS"
     return Cause(
         "resolved_dot_blocked",
