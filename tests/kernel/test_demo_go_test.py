@@ -45,6 +45,9 @@ def test_the_hang_is_told_while_it_lasts_and_both_ways_out_work(
     assert {line["lookup"]["name"] for line in stuck} == {"proxy.golang.org"}
     assert {line["process"]["executable"]["name"] for line in stuck} == {"lookup.test"}
     assert stuck[0]["lookup"]["elapsed_ms"] < 2000
+    assert {line["lookup"]["api"] for line in stuck} == {"go"}  # held, and probed before its first lookup
+    assert all(line["lookup"]["goroutine"]["id"] > 0 for line in stuck)
+    assert len({line["lookup"]["id"] for line in stuck}) == 1
     assert {line["cause"]["id"] for line in stuck} == {"forwarder_upstream_silent"}
     assert "192.0.2.99:853 does not answer its connection attempts" in stuck[-1]["cause"]["summary"]
     assert [hop["connects"][0]["tcp"]["state"] for hop in stuck[-1]["chain"]] == ["SYN_SENT"]

@@ -102,7 +102,9 @@ def _lookup_stuck(line: Line) -> list[str]:
     """A lookup is in flight for too long."""
     name, age = _at(line, "lookup", "name"), _duration(_at(line, "lookup", "elapsed_ms"))
     if _at(line, "lookup", "update") in (1, None):
-        said = f"The program waits: its lookup of {name} has not come back for {age}. The agent says why:"
+        goroutine = _at(line, "lookup", "goroutine", "id")
+        who = "The program waits" if goroutine is None else f"Its goroutine {goroutine} waits"
+        said = f"{who}: its lookup of {name} has not come back for {age}. The agent says why:"
         return [said, *_cause(line)]
     return [f"It still waits, after {age}. The agent says so each time the age has doubled:", *_cause(line)]
 

@@ -60,6 +60,11 @@ class GoAttachment:
         self._tell(kernel)
         return missing
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether the kernel was told that this very process's lookups are those of goroutines."""
+        return self._was_seen
+
     def forget(self) -> None:
         """It runs another program."""
         self.program = self._looked_at = None

@@ -160,6 +160,14 @@ class Kernel:
         """Whether the functions of this library are probed, for all processes that have it."""
         return (library.device, library.inode, -1) in self._libraries
 
+    def is_file_probed(self, path: str) -> bool:
+        """The same of the file at this path."""
+        try:
+            status = Path(path).stat()
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino, -1) in self._libraries
+
     def attach_library(self, library: Library, pid: int, alive_tid: int) -> list[str]:
         """Probe the functions of a library this process has mapped; what could not be. Twice is once."""
         bound_to = -1 if self.variant.filter_calls else pid

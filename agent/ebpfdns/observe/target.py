@@ -98,10 +98,12 @@ class Target:
                 raise
 
     def _attach_go(self, kernel: Kernel, path: str) -> bool:
-        """Whether a Go program is there that was not known."""
+        """Whether a Go program is there that nobody had run before."""
         before = self._go.program
+        was_probed = kernel.is_file_probed(path)
         self._failures += self._go.attach(kernel, path, self.process.alive_tid)
-        return self._go.program is not None and self._go.program is not before
+        is_new = self._go.program is not None and self._go.program is not before
+        return is_new and self._go.is_seen and not was_probed
 
     @property
     def go(self) -> GoProgram | None:
@@ -160,7 +162,7 @@ class Target:
         """Before its exec: look at its next program, and probe what that has, so that nothing is missed.
 
         `path`: for us to open; `name`: as the process names it; `known`: libcs that it may map. Whether the
-        next process that runs this file is to be looked at, too: probes are the file's, and stay.
+        next process that runs this file must be looked at, too: libc's probes are the file's, and stay.
         """
         found = foretelling.foretell(path, self.process.root, known)
         if found is None:
@@ -170,13 +172,14 @@ class Target:
             and self._foretold
             and found.key in (self._foretold.key, self._foretold.loader_key)
         ):
-            return False  # it is the same once more, or the loader that it asks for
+            # It is the same once more, or the loader that it asks for.
+            return found.key == self._foretold.key and self._go.is_seen
         self._foretold = found
         self._attach_libraries(kernel, found.libraries)
         self._attach_go(kernel, path)
         self._foretold_exe = os.fsencode(name or path).decode("utf-8", "backslashreplace")
         self.is_foretold, self.is_told = True, False
-        return False
+        return self._go.is_seen
 
     def _foretold_libraries(self) -> list[libraries.Library]:
         return [] if self._foretold is None else list(self._foretold.libraries)

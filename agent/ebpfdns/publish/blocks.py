@@ -184,6 +184,8 @@ def _query(query: Event) -> tuple[str, ...]:
 def _who(event: Event, thing: Event) -> Iterator[str]:
     """Whose it is, and by what name the JSON lines know it."""
     yield from _process(event)
+    if thing.get("goroutine"):
+        yield f"goroutine {thing['goroutine'].get('id')}"
     if thing.get("api"):
         by = f"{clean(thing['api'])}"
         yield by if thing.get("resolver") in (None, "unknown") else f"{by} of {clean(thing['resolver'])}"

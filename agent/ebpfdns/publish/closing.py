@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_THINGS = 1000
 MOST_SHOWN = 12
 #: A cause of what was not stuck is told of when there is no other.
-ROWS = ("cause", "because", "try", "error", "queries", "behind")
+ROWS = ("cause", "because", "try", "error", "queries", "behind", "who")
 
 
 @dataclass(slots=True)
