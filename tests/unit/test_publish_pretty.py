@@ -33,7 +33,7 @@ def test_a_stuck_lookup_on_paper():
         "             waits:    in epoll_wait for 4.0 s on descriptor 7 to 127.0.0.53:53 with 0 bytes unread",
         "             behind:   systemd-resolved 412 (stub): waiting",
         "                       └─ connect to 9.9.9.9:853, in flight, 4.0 s, SYN_SENT, 2 retransmits",
-        "             who:      api.test 4242, thread 4250 api.test, go of go, id 4242-17",
+        "             who:      api.test 4242, thread 4250 api.test, goroutine 38, go of go, id 4242-17",
     ]
 
 
@@ -59,8 +59,8 @@ def test_a_stuck_lookup_on_a_screen():
         "  behind  systemd-resolved 412 (stub): waiting",
         "          └─ connect to 9.9.9.9:853, in flight, 4.0 s,",
         "                SYN_SENT, 2 retransmits",
-        "  who     api.test 4242, thread 4250 api.test, go of go, id",
-        "          4242-17",
+        "  who     api.test 4242, thread 4250 api.test, goroutine",
+        "          38, go of go, id 4242-17",
     ]
 
 
