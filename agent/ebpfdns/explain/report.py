@@ -2,14 +2,15 @@
 
 Owns: the shape of that object (docs/inspect.md). Must not know: how it is shown to people.
 
-`facts`: what `observe.inspection` gives; each key may be absent or None.
+`facts`: what `observe.inspection` gives; each key may be absent or None. `asked`: {name, answers} of
+`observe.asking`, when questions were to be sent.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ebpfdns.explain import go_choice, managers, resolver_path, schedule, servers, waits
+from ebpfdns.explain import comparison, go_choice, managers, resolver_path, schedule, servers, waits
 from ebpfdns.explain.findings import EXAMPLE_NAME, findings
 from ebpfdns.publish.lines import INVISIBLE, printable
 
@@ -80,6 +81,18 @@ def _report(facts: Facts) -> dict[str, Any]:
         if facts.get("goroutines") is None
         else list(map(waits.goroutine, facts["goroutines"])),
         "not_seen": list(facts.get("not_seen") or ()),
+        "comparison": None if facts.get("asked") is None else _comparison(facts["asked"]),
+    }
+
+
+def _comparison(asked: Facts) -> dict[str, Any]:
+    """What the questions brought that were sent because the user wanted it."""
+    found = comparison.conclusions(asked["answers"])
+    return {
+        "name": asked["name"],
+        "notice": f"{len(asked['answers'])} ways were tried by sending questions about {asked['name']}.",
+        "conclusions": [{"id": one.id, "text": one.text, "remedy": one.remedy} for one in found],
+        "answers": list(asked["answers"]),
     }
 
 

@@ -14,6 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ebpfdns.publish import comparison_table
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -41,6 +43,8 @@ def _parts(report: Report) -> Iterator[RenderableType]:
     yield from _section("What its threads do", _threads(report))
     if report["not_seen"]:
         yield from _section("Not seen", report["not_seen"])
+    if report["comparison"]:
+        yield from comparison_table.parts(report["comparison"])
 
 
 def _title(report: Report) -> Text:

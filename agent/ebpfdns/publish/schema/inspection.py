@@ -5,6 +5,7 @@ Owns: every field of that object. Must not know: the event lines, whose schema i
 
 from __future__ import annotations
 
+from ebpfdns.publish.schema import inspection_comparison
 from ebpfdns.publish.schema.participants import GO_RESOLVERS
 from ebpfdns.publish.schema.terms import (
     Schema,
@@ -43,6 +44,7 @@ def schema() -> Schema:
             items("Goroutines that are inside a lookup; null: not Go, or not to be read.", _goroutine())
         ),
         "not_seen": items("What could not be looked at, and why.", text("One thing.")),
+        "comparison": or_null(inspection_comparison.schema()),
     }
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "ebpfdns inspect"}
     return head | record("One look at how a process resolves names.", required)
