@@ -22,7 +22,7 @@ from ebpfdns.diagnose import conclusion
 from ebpfdns.explain import go_choice
 from ebpfdns.model import decode
 from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Sibling, Situation, Wait
-from ebpfdns.publish import event_loops, events, hop_events, sentences, totals
+from ebpfdns.publish import event_loops, events, goroutine_wait, hop_events, sentences, totals
 from ebpfdns.publish.lines import rfc3339
 from ebpfdns.publish.surroundings import Surroundings
 
@@ -281,7 +281,11 @@ class Pipeline:
         self._last.keep(name, Told(tracked.id, thing, cause, situation.chain))
         about: dict[str, Any] = {"now_ns": item.now_ns, "update": tracked.updates}
         if isinstance(thing, Lookup):
-            about |= {"wait": wait, "waiting_on": events.waiting_on(thread, wait, item.now_ns)}
+            waiting_on = events.waiting_on(thread, wait, item.now_ns)
+            if thing.api == "go":
+                stack = item.goroutines.get(str(thing.key))
+                waiting_on = goroutine_wait.waiting_on(thing, situation.process, stack)
+            about |= {"wait": wait, "waiting_on": waiting_on}
         message = sentences.in_flight(thing, item.now_ns, cause)
         line = self._line(item, "_stuck", thing, tracked, message, cause, about, situation.chain)
         return [*lines, line]

@@ -102,6 +102,10 @@ def test_a_goroutine_is_told_of_within_two_seconds(flavour, played):
         assert query["server"] == {"address": topology.SERVER_1, "port": 53}
         assert (query["name"], query["state"], query["sent_ms"]) == (f"{NAME}.", "waiting", None)
     assert (first["cause"]["id"], first["cause"]["confidence"]) == ("ns_silent", "likely")
+    waits = [line["lookup"]["waiting_on"] for line in of(lines, "lookup_stuck")]
+    waited = next(wait["socket"] for wait in waits if wait)  # of four processes some are looked at later
+    assert waited["server"] == {"address": topology.SERVER_1, "port": 53}
+    assert waited["rx_queue_bytes"] == 0
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS, ids=lambda flavour: f"{flavour[0]}-{'stripped' * flavour[1]}")
