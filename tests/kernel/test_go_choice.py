@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gotool import NEWEST, OLDEST, ROOT, go, go_environment
+from gotarget import BUILD
+from gotool import NEWEST, OLDEST, go, go_environment
 
 from ebpfdns.explain import go_choice
 from ebpfdns.observe import go_surroundings
@@ -102,8 +103,9 @@ def build(version: str, *, has_cgo: bool, to: Path) -> Path:
     """Static, as it runs in an empty root; libc's part too."""
     path = to / f"go_choice-{version}-{has_cgo:d}"
     flags = ["-ldflags", '-linkmode external -extldflags "-static"'] if has_cgo else []
-    environment = go_environment(version, ROOT / ".go" / "cache", CGO_ENABLED=str(int(has_cgo)))
-    command = [str(go(version)), "build", "-o", str(path), *flags, str(SOURCE)]
+    environment = go_environment(version, BUILD / "go", CGO_ENABLED=str(int(has_cgo)))
+    # As the other programs are built, so that the standard library is compiled once.
+    command = [str(go(version)), "build", "-trimpath", "-o", str(path), *flags, str(SOURCE)]
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
     return path
 
