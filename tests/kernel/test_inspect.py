@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,18 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
+from agent import Agent, of
 from program import Program, of_this_machine
 
 from ebpfdns.lab import topology
 from ebpfdns.lab.faults import FAULTS
-from ebpfdns.lab.namespace import PACKAGE_PARENT
+from ebpfdns.lab.namespace import PACKAGE_PARENT, Sandbox
 from ebpfdns.observe.syscalls import parse_call
 from ebpfdns.publish.schema.inspection import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from ebpfdns.lab.namespace import Sandbox
 
 README = Path(__file__).parents[2] / "README.md"
 PYTHON = "/usr/bin/python3"
@@ -254,6 +254,57 @@ def test_musl_goes_its_own_way(sandbox: Sandbox, programs: dict[str, Path]) -> N
     assert found["resolver"]["kind"] == "musl"
     assert [step["source"] for step in found["resolver"]["steps"]] == ["files", "dns"]
     assert found["cost"]["silent_s"] == 5
+
+
+def test_an_old_file_is_mounted(programs: dict[str, Path]) -> None:
+    """A resolv.conf that is mounted from a file is well, until that file is replaced outside."""
+    with Sandbox() as sandbox:
+        outside = sandbox.new_file("outside")
+        outside.write_text("nameserver 192.0.2.53\n", encoding="ascii")
+        mount = sandbox.popen(["mount", "--bind", outside, "/etc/resolv.conf"], stderr=subprocess.PIPE)
+        assert mount.wait() == 0
+        target = Program(sandbox, [of_this_machine(programs, "lookup-glibc"), "--name", "www.lab.test"])
+        before = report_of(target.pid)
+        fresh = sandbox.new_file("fresh")
+        fresh.write_text("nameserver 192.0.2.54\n", encoding="ascii")
+        fresh.rename(outside)
+        found = report_of(target.pid)
+    assert "old_file_mounted" not in {finding["id"] for finding in before["findings"]}
+    (finding,) = (one for one in found["findings"] if one["id"] == "old_file_mounted")
+    assert finding["severity"] == "problem"
+    assert finding["evidence"]["source"].endswith(f"/{outside.name}")
+    assert found["resolv_conf"]["nameservers"] == ["192.0.2.53"]
+
+
+MUSL_LOADER = Path("/lib/ld-musl-x86_64.so.1")
+
+
+@pytest.mark.skipif(not MUSL_LOADER.exists(), reason="apt-get install musl")
+def test_a_root_of_alpine(sandbox: Sandbox, tmp_path: Path, programs: dict[str, Path]) -> None:
+    """In a root with musl's own loader, a program is told and traced as there: its libc, file and wait."""
+    plant(tmp_path, LAYOUTS["alpine"][0] | {"etc/resolv.conf": f"nameserver {topology.SERVER_1}\n"})
+    for source, name in ((MUSL_LOADER, "lib"), (of_this_machine(programs, "lookup-musl"), "bin")):
+        (tmp_path / name).mkdir()
+        shutil.copy(source, tmp_path / name / source.name)
+    words = ["--name", "www.lab.test", "--ready-file", "/ready", "--go-file", "/go"]
+    with FAULTS["silent"].setup(sandbox) as running:
+        argv = ["chroot", tmp_path, "/bin/lookup-musl", *words]
+        target = sandbox.popen(argv, ready_file=tmp_path / "ready", stdout=subprocess.DEVNULL)
+        with Agent("attach", "--pid", target.pid, "--stuck-after", "300ms") as agent:
+            (tmp_path / "go").touch()
+            (line,) = agent.wait_for(lambda line: line["event"] == "lookup_stuck")
+            found = report_of(target.pid)
+            target.kill()
+            lines = agent.finish()
+        assert len(running.queries()) == 2
+    assert of(lines, "target")[0]["target"]["coverage"]["libc"] == found["resolver"]["libc"]
+    assert (line["lookup"]["name"], line["lookup"]["resolver"]) == ("www.lab.test", "musl")
+    assert (line["lookup"]["api"], line["cause"]["id"]) == ("getaddrinfo", "ns_silent")
+    assert (found["os"]["id"], found["resolver"]["libc"][:7]) == ("alpine", "musl 1.")
+    assert [step["source"] for step in found["resolver"]["steps"]] == ["files", "dns"]
+    assert found["resolv_conf"]["nameservers"] == [topology.SERVER_1]
+    (waiting,) = (thread for thread in found["threads"] if thread["lookup"])
+    assert waiting["lookup"]["name"] == "www.lab.test."  # of its question: musl has no unwinding rules
 
 
 DOCKER = """
