@@ -13,7 +13,7 @@ from program import of_this_machine
 from running import run
 
 from ebpfdns.lab.faults import FAULTS
-from ebpfdns.observe import target
+from ebpfdns.observe import cgroups, target
 
 if TYPE_CHECKING:
     from ebpfdns.lab.namespace import Sandbox
@@ -108,3 +108,22 @@ def test_nobody_else_is_held(sandbox: Sandbox) -> None:
     assert free[:4] == ours
     assert held[0] != ours[0]
     assert held[1:] == free[1:]
+
+
+def test_a_child_that_is_moved_to_another_cgroup_keeps_its_packets(
+    sandbox: Sandbox, programs: dict[str, Path]
+) -> None:
+    """As by systemd-run or a container runtime: moved, then another program; its questions are still seen."""
+    mount = cgroups.cgroup2_mount()
+    if mount is None:
+        pytest.skip("there is no cgroup v2 tree here")
+    binary, place = of_this_machine(programs, "wire-musl-stripped"), mount.place / f"moved-{os.getpid()}"
+    place.mkdir()
+    try:
+        with FAULTS["healthy"].setup(sandbox, log=False):
+            move = f"echo $$ > {place}/cgroup.procs; exec {binary} --name www.lab.test --count 5"
+            ran = run(sandbox, "--all", command=["sh", "-c", f"sh -c '{move}'; true"])
+    finally:
+        place.rmdir()
+    assert ran.lines[-1]["stats"]["queries"] == {"sent": 5, "answered": 5, "unanswered": 0}
+    assert {line["lookup"]["name"] for line in ran.of("lookup")} == {"www.lab.test"}

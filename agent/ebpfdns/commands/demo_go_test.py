@@ -30,7 +30,7 @@ MOST_PACKETS = 24
 WORDS = f"""A private network namespace is up; its /etc/resolv.conf says: nameserver {STUB}. There stands a
 small forwarder of the lab's own. It must ask {UPSTREAM} by TLS on port 853, as systemd-resolved does with
 DNSOverTLS=yes, and something on the way swallows those packets. The test is compiled first …"""
-PACKETS = "\nWhat you would have had to read instead, as tcpdump -n 'port 53 or port 853' prints it:"
+PACKETS = "\nWhat you would have had to read instead, as tcpdump -n 'port 53 or port 853' has it, in short:"
 ABSENT = """Two questions to a forwarder on this very machine, and SYNs that nobody answers. That these are
 the reason for those, and which program waits for them, is not in there."""
 OWN_RESOLVER = f"""

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns.correlate import items
 from ebpfdns.errors import HostCannotTraceError, NoSuchTargetError
-from ebpfdns.observe import cgroups, foretelling, go_surroundings, libraries, processes, thread_pools
+from ebpfdns.observe import (
+    cgroups,
+    foretelling,
+    go_surroundings,
+    libraries,
+    proc_files,
+    processes,
+    thread_pools,
+)
 from ebpfdns.observe.go_attachment import GoAttachment
 from ebpfdns.publish.lines import printable_text, rfc3339
 
@@ -84,7 +92,7 @@ class Target:
         self._failures += self._go.attach_mapped(kernel, self.process.alive_tid)
         for pool in thread_pools.find_pools(self.process):
             self._failures += kernel.attach_pool(pool, self.pid, self.process.alive_tid)
-        if self._wire_loss is not None:
+        if self._wire_loss is not None or self.process.cgroup2_path != before.cgroup2_path:
             self._wire_loss = self._attach_wire(kernel)
         return is_new
 
@@ -177,6 +185,10 @@ class Target:
         self._foretold = found
         self._attach_libraries(kernel, found.libraries)
         self._attach_go(kernel, path)
+        where = cgroups.unified_path(proc_files.text(f"/proc/{self.process.alive_tid}/cgroup"))
+        if where != self.process.cgroup2_path:  # it was moved
+            self.process = replace(self.process, cgroup2_path=where)
+            self._wire_loss = self._attach_wire(kernel)
         self._foretold_exe = os.fsencode(name or path).decode("utf-8", "backslashreplace")
         self.is_foretold, self.is_told = True, False
         return self._go.is_seen
