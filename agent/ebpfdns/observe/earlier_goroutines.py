@@ -163,8 +163,10 @@ class EarlierGoroutines:
 
     @staticmethod
     def _has_left(held: Held, looked: Goroutines, now_ns: int) -> bool:
-        now = looked.at(held.place.address)
-        is_there = now is not None and now.id == held.place.id
+        place = held.place
+        now = looked.at(place.address)
+        # While it runs, or waits for a processor, its stack says nothing: it may be on its way to its return.
+        is_there = looked.runs(place.address, place.id) if now is None else now.id == place.id
         if is_there and now is not None and now != held.place:
             names = {frame.name for frame in looked.frames(now, looked.stack(now))}
             is_there, held.place = held.call in names, now

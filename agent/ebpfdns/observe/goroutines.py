@@ -34,7 +34,7 @@ _PF_X = 1
 LISTING_FUNCTION = "runtime.forEachGRace"
 _LOADS = re.compile(rb"[\x48\x4c]\x8b[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](.{4})", re.DOTALL)
 #: statuses, without the bit of a garbage collector that looks at it
-IN_SYSCALL, WAITING = 3, 4
+NEW, IN_SYSCALL, WAITING, DEAD = 0, 3, 4, 6
 _SCAN_BIT = 0x1000
 _WORD = struct.Struct("=Q")
 _PAIR = struct.Struct("=QQ")
@@ -125,7 +125,7 @@ class Goroutines:
         if len(raw) < _G_BYTES:
             return None
         _, stack_end = _PAIR.unpack_from(raw, _STACK_AT)
-        status = struct.unpack_from("=I", raw, self.goid_at - 8)[0] & ~_SCAN_BIT
+        status = self._status(raw)
         goid = _WORD.unpack_from(raw, self.goid_at)[0]
         since_ns = struct.unpack_from("=q", raw, self.goid_at + 16)[0]
         if status not in {IN_SYSCALL, WAITING}:
@@ -133,6 +133,16 @@ class Goroutines:
         sp, pc = _PAIR.unpack_from(raw, _SCHED_AT if status == WAITING else self._syscall_at)
         parent = None if self.parent_at is None else _WORD.unpack_from(raw, self.parent_at)[0]
         return Goroutine(goid, address, parent, sp, pc, stack_end, since_ns if since_ns > 0 else None)
+
+    def runs(self, address: int, goid: int) -> bool:
+        """Whether the one whose struct this was is there and does not wait: it runs, or could."""
+        raw = self.read(address, _G_BYTES)
+        if len(raw) < _G_BYTES or _WORD.unpack_from(raw, self.goid_at)[0] != goid:
+            return False
+        return self._status(raw) not in {NEW, DEAD, IN_SYSCALL, WAITING}
+
+    def _status(self, raw: bytes) -> int:
+        return int(struct.unpack_from("=I", raw, self.goid_at - 8)[0]) & ~_SCAN_BIT
 
     def stack(self, one: Goroutine) -> bytes:
         """The innermost part of its stack."""
