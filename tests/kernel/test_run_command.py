@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from xml.etree import ElementTree as ET
 
 import pytest
+from play import again, whole
 from program import of_this_machine
 from running import DEADLINE_S, run, start
 
@@ -33,6 +34,7 @@ SOON = ("--stuck-after", "300ms")
 WAITS = "trap 'echo {0}; exit 41' {0}; echo ready; while :; do sleep 0.02; done"
 
 
+@again
 @pytest.mark.parametrize("flavour", ["glibc", "musl", "musl-static"])
 def test_the_first_lookup_of_all_is_told_by_its_call(
     sandbox: Sandbox, programs: dict[str, Path], flavour: str
@@ -42,6 +44,7 @@ def test_the_first_lookup_of_all_is_told_by_its_call(
     with FAULTS["healthy"].setup(sandbox, log=False):
         ran = run(sandbox, "--all", command=[binary, "--name", "first.lab.test", "--threads", 0])
     assert ran.code == 0
+    whole(ran.lines)
     (told,) = ran.of("lookup")
     assert (told["lookup"]["name"], told["lookup"]["api"]) == ("first.lab.test", "getaddrinfo")
     assert told["process"]["executable"]["name"] == f"lookup-{flavour}"
@@ -78,6 +81,7 @@ def test_the_environment_is_the_commands_own(sandbox: Sandbox) -> None:
     assert (ran.code, ran.stdout) == (0, plain.stdout)
 
 
+@again
 def test_a_stuck_lookup_is_told_at_the_end_with_what_helps(
     sandbox: Sandbox, programs: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -87,6 +91,7 @@ def test_a_stuck_lookup_is_told_at_the_end_with_what_helps(
     with FAULTS["silent"].setup(sandbox, options=SHORT, log=False):
         ran = run(sandbox, *words, command=["sh", "-c", f"{binary} --name www.lab.test; echo $?"])
     assert ran.code == 5
+    whole(ran.lines)
     assert ran.of("lookup_stuck")[0]["cause"]["id"] == "ns_silent"
     for wanted in ("1 got stuck", "ns_silent", "192.0.2.53", "dig +time=2", "lookup-glibc", "EAI_AGAIN"):
         assert wanted in ran.stderr, ran.stderr

@@ -43,6 +43,7 @@ class Kernel:
         self._fds: list[int] = []
         self._cgroups: set[int] = set()
         self._libraries: set[tuple[int, int, int]] = set()
+        self._not_probed: dict[tuple[int, int, int], list[str]] = {}
         self._call_fds: dict[int, list[int]] = {}
         self.losses: list[str] = []
         self.has_wire = False
@@ -173,7 +174,7 @@ class Kernel:
         bound_to = -1 if self.variant.filter_calls else pid
         place = (library.device, library.inode, bound_to)
         if place in self._libraries:
-            return []
+            return self._not_probed.get(place, [])
         self._libraries.add(place)
         wanted = {name: offset for name, offset in library.functions.items() if _canonical(name)}
         if not wanted:
@@ -181,12 +182,16 @@ class Kernel:
         fds = self._call_fds.setdefault(bound_to, [])
         try:
             if self.variant.linked_calls:
-                return self._link_calls(library.path, wanted, max(bound_to, 0), fds)
-            return self._probe_calls(library.path, wanted, alive_tid if bound_to >= 0 else -1, fds)
+                missing = self._link_calls(library.path, wanted, max(bound_to, 0), fds)
+            else:
+                missing = self._probe_calls(library.path, wanted, alive_tid if bound_to >= 0 else -1, fds)
         except ProcessLookupError:
             raise
         except OSError as error:
             raise _refused(f"probe {library.path}", error) from error
+        if missing:
+            self._not_probed[place] = missing
+        return missing
 
     def attach_pool(self, pool: Pool, pid: int, alive_tid: int) -> list[str]:
         """See what this process puts into libuv's queue; what could not be. Twice is once."""
@@ -307,6 +312,7 @@ class Kernel:
     def forget_libraries(self, pid: int) -> None:
         """The process runs another program now, or is gone: its probes are of no use any more."""
         self._libraries = {place for place in self._libraries if place[2] != pid}
+        self._not_probed = {place: text for place, text in self._not_probed.items() if place[2] != pid}
         _close_side_by_side(self._call_fds.pop(pid, []))
 
     # Reading.

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from ebpfdns.observe.processes import Process
 
 
-COMM_BYTES = 15
 #: Nothing is worth the target's life: such a process is known from its packets only.
 DEADLY = (
     "library calls: on this kernel (6.11 to 6.13) a return probe can kill a process that has a seccomp filter"
@@ -63,8 +62,10 @@ class Target:
         #: what its next program will have mapped, as far as the file says: it maps it by and by
         self._foretold: foretelling.Foretold | None = None
         self._foretold_exe = ""
+        self._foretold_failures: list[str] = []
         self._began_unprobed = False  # it ran before it was looked at
         self._is_late = False
+        self._is_replaced = False  # it runs another program since it was last looked at
         self.is_foretold = False
         self.is_told = False  # a line has told of the program that it runs, or is about to
         self._is_supporting = False
@@ -72,7 +73,10 @@ class Target:
     def attach(self, kernel: Kernel) -> bool:
         """Probe what it has mapped now and see its packets; whether anything is new."""
         before = self.process
-        self.process = _with_program(processes.read_process(self.pid), before)
+        self.process = processes.read_process(self.pid)
+        if self.process.exe is None and not self._is_replaced:  # it is about to be gone
+            self.process = replace(self.process, exe=before.exe, name=before.name)
+        self._is_replaced = False
         if self.process.exe != before.exe:
             self._is_late = False
         self._refuse_other_numbers(kernel)
@@ -99,7 +103,8 @@ class Target:
     def _attach_libraries(self, kernel: Kernel, found: Sequence[libraries.Library]) -> None:
         for library in found:
             try:
-                self._failures += kernel.attach_library(library, self.pid, self.process.alive_tid)
+                told = kernel.attach_library(library, self.pid, self.process.alive_tid)
+                self._failures += [text for text in told if text not in self._failures]
             except (HostCannotTraceError, ProcessLookupError):
                 if self.has_exited():
                     raise NoSuchTargetError(f"process {self.pid} ended while it was being attached") from None
@@ -161,6 +166,7 @@ class Target:
     def runs_another_program(self) -> None:
         """exec: everything is to be found anew."""
         self.was_found_running()
+        self._is_replaced = True
         self.libraries, self._failures, self._foretold = [], [], None
         self._go.forget()
 
@@ -183,8 +189,10 @@ class Target:
             # It is the same once more, or the loader that it asks for.
             return found.key == self._foretold.key and self._go.is_seen
         self._foretold = found
+        present, self._failures = self._failures, []
         self._attach_libraries(kernel, found.libraries)
         self._attach_go(kernel, path)
+        self._foretold_failures, self._failures = self._failures, present
         where = cgroups.unified_path(proc_files.text(f"/proc/{self.process.alive_tid}/cgroup"))
         if where != self.process.cgroup2_path:  # it was moved
             self.process = replace(self.process, cgroup2_path=where)
@@ -200,7 +208,7 @@ class Target:
         """It is to be known by its next program from now on."""
         name = posixpath.basename(self._foretold_exe)
         self.process = replace(self.process, exe=self._foretold_exe, name=name)
-        self.libraries = self._foretold_libraries()
+        self.libraries, self._failures = self._foretold_libraries(), self._foretold_failures
         self._began_unprobed = self._is_late = False
 
     @property
@@ -280,13 +288,6 @@ class Target:
         """Let go of the pidfd."""
         with contextlib.suppress(OSError):
             os.close(self.pidfd)
-
-
-def _with_program(process: Process, before: Process) -> Process:
-    """One that is about to be gone has no program any more: it is the one that it had, by its name."""
-    if process.exe is not None or before.exe is None or process.name != before.name[:COMM_BYTES]:
-        return process
-    return replace(process, exe=before.exe, name=before.name)
 
 
 def identity_of(process: processes.Process) -> dict[str, Any]:
