@@ -78,7 +78,8 @@ INLINE bool read_headers(struct __sk_buff *skb, struct packet *packet, bool is_l
     source_port = head[40] << 8 | head[41];
     port = head[42] << 8 | head[43];
   }
-  if (!IS_DNS_PORT(is_leaving ? port : source_port)) return false;
+  /* A connected socket goes to a DNS port (the others were turned away): here that may be translated already. */
+  if (!IS_DNS_PORT(is_leaving ? port : source_port) && !(is_leaving && skb->remote_port)) return false;
   if (protocol != IPPROTO_UDP && protocol != IPPROTO_TCP) return false;
   packet->transport = protocol;
   packet->port = is_leaving ? port : source_port;

@@ -17,6 +17,9 @@ INLINE void try_server(struct bpf_sock_addr *ctx, u8 family, u8 *address, bool i
   if (!is_send) return;
   struct dns_socket *socket = sockets.lookup(&socket_key);
   if (!socket) return;
+  socket->family = family;
+  socket->server_port = port;
+  __builtin_memcpy(socket->server, address, 16);
   u64 call_key = ids.host;
   struct call *call = open_call(&call_key);
   if (!call) return;

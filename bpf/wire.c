@@ -124,6 +124,28 @@ INLINE bool is_connected_elsewhere(struct __sk_buff *skb) {
   return port && !IS_DNS_PORT(port);
 }
 
+/* A packet leaves with its address translated (a cluster's, Docker's own server); its answer comes as from the address
+ * that was asked. What counts is whom the program asks: what its socket is connected to, or what it last sent to. */
+INLINE void as_asked(struct packet *packet, u8 *server, u16 port) {
+  packet->port = port;
+  __builtin_memcpy(packet->peer, server, 16);
+}
+
+INLINE void as_connected(struct __sk_buff *skb, struct packet *packet) {
+  u32 port = bpf_ntohl(skb->remote_port);
+  if (!port) return;
+  /* Read one by one: the verifier refuses a place in the context that is chosen at run time. */
+  u32 v4 = skb->remote_ip4;
+  UNKNOWN(v4);
+  u32 words[4] = {skb->remote_ip6[0], skb->remote_ip6[1], skb->remote_ip6[2], skb->remote_ip6[3]};
+  u8 server[16] = {};
+  if (packet->family == AF_INET)
+    __builtin_memcpy(server, &v4, 4);
+  else
+    __builtin_memcpy(server, words, 16);
+  as_asked(packet, server, port);
+}
+
 int packet_leaves(struct __sk_buff *skb) {
   struct packet packet = {};
   if (is_connected_elsewhere(skb)) {
@@ -131,6 +153,7 @@ int packet_leaves(struct __sk_buff *skb) {
     return PASS;
   }
   if (!read_headers(skb, &packet, true)) return PASS;
+  as_connected(skb, &packet);
   struct bpf_sock *sender = skb->sk;
   if (!sender) return PASS;
   u64 key = (u64)sender;
@@ -146,7 +169,9 @@ int packet_leaves(struct __sk_buff *skb) {
     }
   }
 #endif
-  if (socket && read_message(skb, &packet, socket, true)) leaves_again.call(skb, 0);
+  if (!socket) return PASS;
+  if (!skb->remote_port && socket->family == packet.family) as_asked(&packet, socket->server, socket->server_port);
+  if (read_message(skb, &packet, socket, true)) leaves_again.call(skb, 0);
   return PASS;
 }
 

@@ -24,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Be a local daemon that is stuck.")
     parser.add_argument("--unix", type=Path, metavar="PATH", help="listen there")
     parser.add_argument("--udp", metavar="ADDRESS", help="bind port 53 there, and never read")
+    parser.add_argument("--port", type=int, default=DNS_PORT, help="instead of 53")
     parser.add_argument("--way", choices=WAYS, default="deaf")
     parser.add_argument("--answer", metavar="TEXT", help="mute, but answer this once --delay-ms have passed")
     parser.add_argument("--delay-ms", type=float, default=0)
@@ -31,7 +32,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.udp:
         bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        bound.bind((chosen.udp, DNS_PORT))
+        bound.bind((chosen.udp, chosen.port))
     else:
         bound = _listener(chosen.unix)
     if chosen.ready_file:
