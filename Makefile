@@ -19,7 +19,7 @@ TEST_GO := 1.21.13 1.27.3
 # What needs no root: everything but tests/kernel and tests/deploy.
 WITHOUT_ROOT := $(wildcard tests/unit tests/contract tests/replay)
 
-.PHONY: help demo install uninstall test bench matrix check lint types unit kernel deploy-tests lock clean
+.PHONY: help demo install uninstall test bench matrix go-matrix check lint types unit kernel deploy-tests lock clean
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ matrix: ## make every fault for real, and see what the agent says of each (root,
 	@$(SETUP) environment test
 	@$(SETUP) go $(TEST_GO)
 	$(SUDO) $(PYTHON) tests/matrix/run.py --write
+
+go-matrix: ## Go programs of eight builds under each fault, Go's own faults, 100,003 lookups (root, minutes)
+	@$(SETUP) packages $(TEST_PACKAGES)
+	@$(SETUP) environment test
+	@$(SETUP) go $(TEST_GO)
+	$(SUDO) $(PYTHON) tests/matrix/go_run.py --write
 
 check: lint types ## what to run before each commit: lint, types and the tests that need no root (seconds)
 	$(PYTHON) -m pytest -q $(WITHOUT_ROOT)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ebpfdns.diagnose.cause import Cause
-    from ebpfdns.model.facts import Hop
+    from ebpfdns.model.facts import Hop, Other
     from ebpfdns.publish.events import Event
 
 Raw = TypeVar("Raw")
@@ -374,11 +374,13 @@ class Pipeline:
             answers=self._around.answers(thing.host_pid),
             process=scan.processes.get(pid) if scan else None,
             others=self._last.others(thing.pid, _name(thing)),
+            first_of_name=self._first_of_name(thing),
             siblings=_siblings(scan, thing) if scan else (),
             wait=wait,
             chain=self._chain(thing, scan) if scan else (),
             stub_settings=self._around.stub_settings(),
             queues=scan.queues.get(pid, {}) if scan else {},
+            libc_calls=scan.libc_calls.get(pid) if scan else None,
             resolver=self._resolver(thing),
             wire=bool(coverage.get("wire", True)),
             lost=self._losses.hiding_since(thing.start_ns),
@@ -400,6 +402,11 @@ class Pipeline:
         if isinstance(thing, Lookup) and thing.api == "go":
             return "go"
         return self._around.resolver(thing.pid)
+
+    def _first_of_name(self, thing: Lookup | Connect) -> Other | None:
+        if not isinstance(thing, Lookup) or not thing.is_of_go or thing.name is None:
+            return None
+        return self._last.first_of_text(thing.pid, thing.name, _name(thing))
 
     # Losses.
 

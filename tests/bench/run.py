@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import cost
 import footprint
+import go_cost
 import go_large
 import load
 import looking
@@ -77,7 +78,7 @@ def main() -> None:
     """Measure all, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="only whether it works: the figures mean little")
-    parser.add_argument("--only", choices=["cost", "load", "footprint", "go"], help="one part")
+    parser.add_argument("--only", choices=["cost", "go", "load", "footprint"], help="one part")
     parser.add_argument("--json", type=Path, default=BUILD / "bench.json", help="where to write the figures")
     chosen = parser.parse_args()
     if os.geteuid() != 0:
@@ -97,10 +98,6 @@ def _run(bench: Bench, folder: Path, only: str | None, *, is_quick: bool) -> Non
     loops = _compiled(HERE / "loops.c", BUILD / "bench" / "loops")
     scale = 0.05 if is_quick else 1.0
 
-    def costs() -> list[Row]:
-        rows, bench.raw["cost"] = cost.measure(loops, folder, 1 if is_quick else 7, scale)
-        return rows
-
     def rates() -> list[Row]:
         rows, bench.raw["query_rates"] = load.query_rates(programs, folder, 200 if is_quick else 2500)
         return rows
@@ -111,8 +108,7 @@ def _run(bench: Bench, folder: Path, only: str | None, *, is_quick: bool) -> Non
                 target.process.pid, folder, 1 if is_quick else 5, 1.0 if is_quick else 10.0
             )
 
-    if only in (None, "cost"):
-        bench.section("cost of the probes", costs)
+    _run_costs(bench, loops, folder, only, 1 if is_quick else 7, scale)
     if only in (None, "load"):
         bench.section("healthy lookups", lambda: load.counts(programs, folder, scale))
         for threads in STUCK_THREADS[: 1 if is_quick else None]:
@@ -125,7 +121,25 @@ def _run(bench: Bench, folder: Path, only: str | None, *, is_quick: bool) -> Non
             look = functools.partial(looking.measure, threads, 3 if is_quick else 31)
             bench.section(f"a look at {threads} stuck threads", look)
         bench.section("lines a second", lambda: footprint.line_rate(int(200_000 * scale)))
+
+
+def _run_costs(  # noqa: PLR0917 - what it has of its caller
+    bench: Bench, loops: Path, folder: Path, only: str | None, rounds: int, scale: float
+) -> None:
+    """What the probes add to single calls."""
+
+    def costs() -> list[Row]:
+        rows, bench.raw["cost"] = cost.measure(loops, folder, rounds, scale)
+        return rows
+
+    def go_costs() -> list[Row]:
+        rows, bench.raw["go_cost"] = go_cost.measure(folder, rounds, scale)
+        return rows
+
+    if only in (None, "cost"):
+        bench.section("cost of the probes", costs)
     if only in (None, "go"):
+        bench.section("Go programs", go_costs)
         bench.section("functions of a large Go program", lambda: go_large.measure(BUILD))
 
 

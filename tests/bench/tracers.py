@@ -109,11 +109,12 @@ def agent(folder: Path, pid: int, *options: str) -> Iterator[Agent]:
 
 
 @contextlib.contextmanager
-def empty(folder: Path, pid: int, syscalls: tuple[str, ...]) -> Iterator[None]:
-    """The empty probes."""
+def empty(folder: Path, pid: int, syscalls: tuple[str, ...], places: tuple[str, ...] = ()) -> Iterator[None]:
+    """The empty probes; `places`: FILE:OFFSET, instead of getaddrinfo."""
     ready_file = folder / "empty-ready"
     ready_file.unlink(missing_ok=True)
     words = [word for syscall in syscalls for word in ("--syscall", syscall)]
+    words += [word for place in places for word in ("--at", place)]
     argv = [sys.executable, str(HERE / "empty_probes.py"), "--pid", str(pid), *words]
     mount = cgroup2_mount()
     found = mount and cgroup2_directory(mount, read_process(pid).cgroup2_path)

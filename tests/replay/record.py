@@ -24,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "agent"), str(HERE.parent / "kernel")]
 
 from agent import Agent  # noqa: E402 - found by the line above, as all of these
+from go_faults import GO_FAULTS, GoFault  # noqa: E402
+from gotarget import gotarget  # noqa: E402
 from node import STARVED  # noqa: E402
 from packages import daemons  # noqa: E402
 from program import Program  # noqa: E402
@@ -132,6 +134,16 @@ STORIES = {
 }
 
 
+#: What goes wrong in Go programs only, by the names of `go_faults`.
+OF_GO = {
+    "go-coalesced_wait": "one name, ten goroutines",
+    "go-cgo_thread_limit": "more names than threads",
+    "go-reply_not_read": "a loop on the only processor",
+    "go-stale_resolv_conf": "a resolv.conf that has just changed",
+    "go-connect_after_dns": "a dial without a deadline",
+}
+
+
 def main(names: list[str]) -> None:
     """Record these stories, or all."""
     os.environ |= daemons()
@@ -139,8 +151,11 @@ def main(names: list[str]) -> None:
     put_daemons()
     socket.sethostname(HOST)
     programs = runpy.run_path(str(WORKLOADS))["build"]()
-    for name in names or STORIES:
-        record(name, STORIES[name], programs)
+    for name in names or (*STORIES, *OF_GO):
+        if name in OF_GO:
+            record_go(name, GO_FAULTS[OF_GO[name]])
+        else:
+            record(name, STORIES[name], programs)
         sys.stdout.write(f"{name}\n")
 
 
@@ -182,6 +197,24 @@ def record(name: str, story: Story, programs: dict[str, Path]) -> None:
             if story.stops_at:
                 told = agent.wait_for(lambda line: story.stops_at in {line["event"], cause_of(line)}, count=3)
                 os.kill(told[-1]["process"]["pid"], signal.SIGKILL)
+            agent.finish()
+    recording.chmod(0o644)
+    (HERE / f"{name}.jsonl").write_bytes(agent.text)
+
+
+def record_go(name: str, made: GoFault) -> None:
+    """One session with the Go program."""
+    recording = HERE / f"{name}.rec"
+    with Sandbox() as sandbox, made.fault.setup(sandbox, options=made.options):
+        binary = neutral(sandbox, gotarget(made.needs), "lookup")
+        environment = plain_environment() | dict(made.environment)
+        program = Program(sandbox, [binary, "--name", "www.lab.test", *made.words], env=environment)
+        words = ["--pid", program.pid, "--stuck-after", "300ms", "--record", recording, *made.agent_words]
+        with Agent("attach", *words) as agent:
+            program.go()
+            if made.reports is not None:
+                agent.wait_for(lambda line: cause_of(line) == made.cause, made.reports)
+                program.process.kill()
             agent.finish()
     recording.chmod(0o644)
     (HERE / f"{name}.jsonl").write_bytes(agent.text)

@@ -57,6 +57,11 @@ CAUSES: dict[str, list[str | None]] = {
     "fd_exhausted": ["fd_exhausted"],
     "hosts_file_huge": ["hosts_file_huge"],
     "nsswitch_order_stall": ["nsswitch_order_stall"],
+    "go-coalesced_wait": ["coalesced_wait", "ns_silent", *["coalesced_wait"] * 8],
+    "go-cgo_thread_limit": ["ns_silent"] * 13,
+    "go-reply_not_read": ["reply_not_read"],
+    "go-stale_resolv_conf": ["stale_resolv_conf"],
+    "go-connect_after_dns": [None],
     # two ask, two leave the queue and ask, and then the fifth
     "threadpool_starved": [
         *("ns_silent", "ns_silent", "threadpool_starved", "threadpool_starved"),
@@ -76,6 +81,7 @@ CAUSES: dict[str, list[str | None]] = {
 }
 #: story → what its connects are stuck for
 CONNECT_CAUSES = {
+    "go-connect_after_dns": ["connect_after_dns"] * 3,
     "tcp53_blocked": ["tcp53_blocked"] * 3,
     "connect_after_dns": ["connect_after_dns"] * 3,
     "ipv6_first_blackholed": ["connect_after_dns", "connect_after_dns", "ipv6_first_blackholed"],

@@ -77,6 +77,7 @@ VALUES = {
     "list[OpenCall]": st.lists(CALLS, max_size=3),
     "list[Name] | None": st.none() | st.lists(NAMES, max_size=3),
     "Losses": st.dictionaries(TEXT.filter(lambda key: key != "b64"), NS, max_size=3),
+    "Counts": st.dictionaries(TEXT.filter(lambda key: key != "b64"), NS, max_size=3),
     "Counters": st.lists(NS, min_size=len(boundary.Counter), max_size=len(boundary.Counter)),
     "Histograms": st.lists(ROW, min_size=boundary.LATENCIES, max_size=boundary.LATENCIES),
 }

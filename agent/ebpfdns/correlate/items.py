@@ -22,6 +22,8 @@ Made = TypeVar("Made")
 
 #: Loss stages, by the names that people meet in `lost` lines, with what helps against each.
 Losses = dict[str, int]
+#: Of some process, by its pid as text.
+Counts = dict[str, int]
 #: [address, when the process last had a connection to it, whether a connect to it is stuck]
 Addresses = list[list[Any]]
 #: One number for each `Counter`; one row for each latency: the sum in ns, then the buckets.
@@ -112,6 +114,7 @@ class Scan(Item):
     queues: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: pid → what a daemon that is asked does itself: as `observe.followed` gives it
     daemons: dict[str, dict[str, Any]] = field(default_factory=dict)
+    libc_calls: Counts = field(default_factory=dict)  # pid → how many are in libc's resolver
     vanished: list[Name] | None = None  # of those told of as open; None: not looked for
     expired_lookups: list[bytes] = field(default_factory=list)  # nothing will end them, and they are dropped
     expired_connects: list[bytes] = field(default_factory=list)
@@ -231,6 +234,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "list[ChildLookup]": _list(_is(ChildLookup)),
     "list[Name] | None": _is_name_list,
     "Losses": _dict(_is(int)),
+    "Counts": _dict(_is(int)),
     # Counters are added at the end: a recording from before one was added is as good as ever.
     "Counters": _list(_is(int), least=boundary.Counter.QUERIES_UNANSWERED + 1),
     "Histograms": _list(_ROW, boundary.LATENCIES),

@@ -39,6 +39,7 @@ class LastWords:
         #: the first of each process, in the order of their starts: the same for all later ones of a storm
         self._first: dict[int, tuple[Other, ...]] = {}
         self._first_names: dict[int, frozenset[Name]] = {}
+        self._by_text: dict[tuple[int, bytes], dict[Name, None]] = {}  # lookups, by what was asked for
 
     def keep(self, name: Name, told: Told) -> None:
         """This is the latest word."""
@@ -48,6 +49,9 @@ class LastWords:
         of_process[name] = told
         if len(of_process) <= MAX_OTHERS or name in self._first_names.get(pid, ()):
             self._first.pop(pid, None)
+        text = _text(told.thing)
+        if text is not None:
+            self._by_text.setdefault((pid, text), {})[name] = None
 
     def take(self, name: Name) -> Told | None:
         """The latest word, which is forgotten now; None when nothing was told."""
@@ -60,6 +64,12 @@ class LastWords:
         if not of_process:
             del self._by_pid[pid]
             self._first_names.pop(pid, None)
+        text = _text(told.thing)
+        of_text = None if text is None else self._by_text.get((pid, text))
+        if text is not None and of_text is not None:
+            of_text.pop(name, None)
+            if not of_text:
+                del self._by_text[pid, text]
         return told
 
     def of(self, name: Name) -> Told | None:
@@ -80,6 +90,18 @@ class LastWords:
             return self._first[pid]
         told = list(islice(of_process.items(), MAX_OTHERS + 1))
         return _oldest_first(words for other, words in told if other != name)
+
+    def first_of_text(self, pid: int, text: bytes, name: Name) -> Other | None:
+        """Of a process's lookups that asked for the same, the one that was told of first; not this one."""
+        first = next(iter(self._by_text.get((pid, text), ())), None)
+        if first is None or first == name:
+            return None
+        return _oldest_first([self._by_pid[pid][first]])[0]
+
+
+def _text(thing: Lookup | Connect) -> bytes | None:
+    """What a lookup asked for; connects have a text of another kind."""
+    return thing.name if isinstance(thing, Lookup) else None
 
 
 def _oldest_first(told: Iterable[Told]) -> tuple[Other, ...]:

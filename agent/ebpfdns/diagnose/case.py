@@ -177,7 +177,7 @@ class LookupCase:
     @property
     def hears_errors(self) -> bool:
         """Whether an ICMP error (a closed port) would have been seen: only connected sockets are told."""
-        if self.situation.resolver == "glibc" and not self.lookup.is_wire:
+        if self.situation.resolver in {"glibc", "go"} and not self.lookup.is_wire:
             return True
         waited_for = self.thread.sockets if self.thread else ()
         return any(waited.kind == "udp" and waited.is_dns for waited in waited_for)

@@ -25,6 +25,7 @@ from ebpfdns.diagnose.rules import (
     fork_lock_inherited,
     forwarder_upstream_silent,
     gethostbyname_serialized,
+    go_cgo_thread_limit,
     hosts_file_huge,
     ipv6_first_blackholed,
     late_reply,
@@ -96,7 +97,11 @@ CATALOGUE = (
         reply_not_read.rule,
     ),
     Entry("fd_exhausted", "The process has no file descriptor left to ask with.", fd_exhausted.rule),
-    Entry("go_cgo_thread_limit", "Go resolves through libc, and all permitted lookup threads are in use."),
+    Entry(
+        "go_cgo_thread_limit",
+        "Go resolves through libc, and all permitted lookup threads are in use.",
+        go_cgo_thread_limit.rule,
+    ),
     Entry(
         "threadpool_starved",
         "The lookup is queued behind others in a small thread pool.",

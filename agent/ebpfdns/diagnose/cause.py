@@ -57,7 +57,7 @@ FACTS = frozenset(
         *("forked_without_exec", "thread_limit_reached", "leader_lookup"),
         # configuration
         *("server_not_in_resolv_conf", "resolv_conf_empty", "resolv_conf_changed", "nss_source_before_dns"),
-        *("ndots_search", "hosts_file_size", "dot_strict"),
+        *("ndots_search", "hosts_file_size", "dot_strict", "resolver_schedule"),
         # the tracer itself
         *("probe_missing", "events_lost", "attached_late"),
     }

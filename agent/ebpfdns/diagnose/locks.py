@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns.diagnose.cause import Evidence
+from ebpfdns.diagnose.goroutines import who
 from ebpfdns.diagnose.wording import milliseconds, seconds, subject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ebpfdns.diagnose.case import LookupCase
+    from ebpfdns.diagnose.cause import Numbers
     from ebpfdns.model.facts import Other
 
 FUTEX_WAIT, COMMANDS, PRIVATE = 0, 0x7F, 0x80
@@ -70,19 +72,18 @@ def leader(case: LookupCase, other: Other) -> Evidence:
     age_ns = max(0, case.at_ns - lookup.start_ns)
     asked = len(lookup.queries) + lookup.more_queries
     has_asked = f"has asked {asked} question{'s' if asked != 1 else ''}" if asked else "has asked nobody yet"
+    function = "a lookup" if lookup.is_of_go else lookup.api
     text = (
-        f"thread {lookup.tid} has been in {lookup.api} of {subject(lookup)} for {seconds(age_ns)} and "
+        f"{who(lookup)} has been in {function} of {subject(lookup)} for {seconds(age_ns)} and "
         f"{has_asked} (lookup {other.id}): {other.cause_summary}"
     )
-    return Evidence(
-        "leader_lookup",
-        text,
-        {
-            "lookup": other.id,
-            "thread": lookup.tid,
-            "name": subject(lookup),
-            "elapsed_ms": milliseconds(age_ns),
-            "queries": asked,
-            "cause": other.cause_id,
-        },
-    )
+    whose = {"goroutine": lookup.goroutine_id} if lookup.is_of_go else {"thread": lookup.tid}
+    numbers: Numbers = {
+        "lookup": other.id,
+        **whose,
+        "name": subject(lookup),
+        "elapsed_ms": milliseconds(age_ns),
+        "queries": asked,
+        "cause": other.cause_id,
+    }
+    return Evidence("leader_lookup", text, numbers)

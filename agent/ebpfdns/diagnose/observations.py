@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ebpfdns.diagnose.case import DEFAULT_TIMEOUT_S, NS_PER_S
 from ebpfdns.diagnose.cause import Evidence
 from ebpfdns.diagnose.wording import (
     errno_name,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ebpfdns.model.facts import Query, Server
 
 ECONNREFUSED = 111
+DEFAULT_ATTEMPTS = 2
 
 
 def no_reply(case: LookupCase, server: Server) -> Evidence:
@@ -50,6 +52,29 @@ def no_reply(case: LookupCase, server: Server) -> Evidence:
             "sent": sent,
         },
     )
+
+
+def schedule(case: LookupCase) -> list[Evidence]:
+    """That resolv.conf makes it wait longer than resolvers do by themselves, or ask one after the other."""
+    words = dict(
+        option.partition(":")[::2] for option in (case.situation.resolv_conf or {}).get("options") or ()
+    )
+    is_serial = bool({"single-request", "single-request-reopen"} & words.keys())
+    timeout_ns = case.timeout_ns
+    if timeout_ns <= DEFAULT_TIMEOUT_S * NS_PER_S and not is_serial:
+        return []
+    tries = int(words["attempts"]) if words.get("attempts", "").isdecimal() else DEFAULT_ATTEMPTS
+    servers = len((case.situation.resolv_conf or {}).get("nameservers") or ()) or 1
+    numbers: Numbers = {
+        "timeout_ms": milliseconds(timeout_ns),
+        "attempts": tries,
+        "servers": servers,
+        "one_at_a_time": is_serial,
+    }
+    order = ", and asks for IPv4 and IPv6 one after the other" if is_serial else ""
+    whom = "the only server" if servers == 1 else f"each of {servers} servers"
+    text = f"resolv.conf has it wait {seconds(timeout_ns)} for {whom}, {times(tries)}{order}"
+    return [Evidence("resolver_schedule", text, numbers)]
 
 
 def reply_seen(case: LookupCase, query: Query) -> Evidence:
@@ -195,6 +220,6 @@ def not_observable(case: LookupCase) -> list[Evidence]:
     if case.lookup.before_attach:
         text = "the lookup was under way when tracing began: what it asked before was not seen"
         told.append(Evidence("attached_late", text))
-    if case.is_open and case.thread is None:
+    if case.is_open and case.thread is None and not case.lookup.is_of_go:  # a goroutine sits in none
         told.append(Evidence("probe_missing", "not seen: what the thread sits in"))
     return told

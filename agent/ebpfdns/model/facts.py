@@ -293,6 +293,7 @@ class Situation:
     #: the whole process's snapshot: keys as `observe.process_snapshot` gives them; None: not taken
     process: dict[str, Any] | None = None
     others: tuple[Other, ...] = ()  # the oldest first
+    first_of_name: Other | None = None  # of those with its very name, and before it; of a storm, too
     siblings: tuple[Sibling, ...] = ()  # of a connect's address
     parent: Parent | None = None  # the lookup is in a child of this target
     chain: tuple[Hop, ...] = ()  # who is behind the one that was asked, in order
@@ -303,7 +304,9 @@ class Situation:
     queues: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: address → plain_ns, edns_ns: when the server last answered the process each kind of question
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    resolver: str = "unknown"  # glibc, musl, unknown
+    #: calls into libc's resolver that are in flight in the process; None: not counted
+    libc_calls: int | None = None
+    resolver: str = "unknown"  # glibc, musl, go, unknown
     wire: bool = True  # coverage: DNS packets are seen
     lost: dict[str, int] = field(default_factory=dict)  # loss counters that moved since the lookup began
     missing: tuple[str, ...] = ()  # coverage.missing

@@ -25,6 +25,7 @@ MS = 1_000_000
 SHORTEST_CADENCE_NS, LONGEST_CADENCE_NS = 100 * MS, 1000 * MS
 MAX_CHILDREN = 32
 MAX_THREADS = 64
+WAITS_FOR_CHILD = ("wait4", "waitid")
 
 
 @dataclass(slots=True)
@@ -104,13 +105,19 @@ def _call(pid: int, tid: int) -> str | None:
     return syscalls.parse_call(proc_files.syscall(pid, tid)).name
 
 
+def _wait_of(pid: int) -> str | None:
+    """The call in which any of its threads waits for a child, as Go's do; else that of its first one."""
+    calls = [_call(pid, tid) for tid in processes.threads(pid)[:MAX_THREADS]]
+    return next((call for call in calls if call in WAITS_FOR_CHILD), _call(pid, pid))
+
+
 def _told(held: Held) -> items.ChildLookup:
     parent = proc_files.text(f"/proc/{held.parent_pid}/stat").partition(" (")[2].rpartition(") ")[0]
     return items.ChildLookup(
         key=held.key,
         parent_pid=held.parent_pid,
         parent_name=parent or None,
-        parent_syscall=_call(held.parent_pid, held.parent_pid),
+        parent_syscall=_wait_of(held.parent_pid),
         pid=held.pid,
         tid=held.tid,
         found_ns=held.found_ns,

@@ -228,6 +228,15 @@ class KernelMaps:
         """It is gone; whether it was still there."""
         return self._maps["calls"].remove(U64.pack(key))
 
+    def calls_in_flight(self) -> Iterator[tuple[int, memoryview]]:
+        """(key, struct call) of every call that has not returned, with a record or without."""
+        keys, values, count = self._maps["calls"].items()
+        size = boundary.CALL.size
+        for i, key in enumerate(_words(keys, count)):
+            raw = values[i * size : (i + 1) * size]
+            if U64.unpack_from(raw)[0]:  # start_ns
+                yield key, raw
+
     def waits(self, returned_before_ns: int | None) -> list[tuple[int, bytes]]:
         """(key, struct wait) of threads that came back to an event loop before a time; None: of all."""
         keys, values, count = self._maps["waits"].items()

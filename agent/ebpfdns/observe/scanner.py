@@ -20,6 +20,7 @@ from ebpfdns.observe.earlier import SURE_NS
 from ebpfdns.observe.earlier_connects import refreshed
 from ebpfdns.observe.followed import asked_daemons, is_supporting
 from ebpfdns.observe.kernel_maps import is_earlier
+from ebpfdns.observe.libc_calls import libc_calls
 from ebpfdns.observe.looks import Looks
 from ebpfdns.observe.server_answers import server_answers
 
@@ -43,6 +44,8 @@ ASKS_AGAIN_NS = 6_000_000_000
 MOVES_NS = 100_000_000
 #: The end of a connect is told within milliseconds; a record that ended earlier lost its teller.
 CONNECT_END_GRACE_NS = 2_000_000_000
+#: Between the calls of goroutines that want one name, and their turn to ask.
+GO_GRACE_NS = 30_000_000
 #: Things told of in one scan: the lines of many stuck at once come out in portions, the first ones soon.
 PORTIONS = (16, 64, 176)
 PORTION = 256  # all the later ones
@@ -181,9 +184,12 @@ class Scanner:
         due: list[_Due] = []
         for key, raw in calls:
             seen = boundary.CALL.unpack(raw)
-            if self._is_lookup_due(key, seen.start_ns, now_ns):
+            # The goroutine that asks for several may have begun a little later than one that waits for it.
+            at_ns = now_ns - GO_GRACE_NS if seen.function else now_ns
+            if self._is_lookup_due(key, seen.start_ns, at_ns):
                 due.append((kind, (raw, key, seen.pid, seen.tid)))
-        # Who asks is told of before those who wait for it inside the process.
+        # Who asks is told of before those who wait for it inside the process, and they as they came.
+        due.sort(key=lambda one: struct.unpack_from("=Q", one[1][0]))
         return sorted(due, key=lambda one: self._earlier.is_behind_another(one[1][1]))
 
     def _due_connects(self, connects: list[Any], now_ns: int) -> tuple[list[_Due], list[bytes]]:
@@ -258,6 +264,7 @@ class Scanner:
             goroutines=self._earlier.goroutines.facts(key for _, (_, key, _, _) in due),
             siblings=self._siblings.of([raw for kind, (raw, *_) in due if kind == "connects"]),
             queues=self._queues(due, now["now_ns"]),
+            libc_calls=libc_calls(self._maps, [of for kind, of in due if kind == "calls"]),
         )
 
     def _queues(self, due: list[_Due], now_ns: int) -> dict[str, dict[str, Any]]:

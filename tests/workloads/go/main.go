@@ -32,7 +32,6 @@ type result struct {
 	IsTimeout bool     `json:"is_timeout"`
 	LookupMS  float64  `json:"lookup_ms"`
 	Go        string   `json:"go"`
-	NsPerCall float64  `json:"ns_per_call,omitempty"`
 }
 
 // options are the words of the command line.
@@ -73,11 +72,6 @@ func main() {
 	if o.nofile > 0 {
 		must(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: uint64(o.nofile), Max: uint64(o.nofile)}))
 	}
-	if o.replace != "" {
-		_, _ = net.LookupHost(o.name)
-		must(os.WriteFile(resolvConfPath+".new", []byte(o.replace), 0o644))
-		must(os.Rename(resolvConfPath+".new", resolvConfPath))
-	}
 	if o.readyFile != "" {
 		must(os.WriteFile(o.readyFile, nil, 0o644))
 	}
@@ -86,6 +80,11 @@ func main() {
 			break
 		}
 		time.Sleep(goPoll)
+	}
+	if o.replace != "" {
+		_, _ = net.LookupHost(o.name)
+		must(os.WriteFile(resolvConfPath+".new", []byte(o.replace), 0o644))
+		must(os.Rename(resolvConfPath+".new", resolvConfPath))
 	}
 	r := result{Name: o.name, Go: runtime.Version()}
 	started := time.Now()
@@ -105,10 +104,7 @@ func (r *result) note(addresses []string, err error) {
 	}
 	r.Error = err.Error()
 	var dns *net.DNSError
-	if errors.As(err, &dns) {
-		r.Error = dns.Err
-		r.IsTimeout = dns.IsTimeout
-	}
+	r.IsTimeout = errors.As(err, &dns) && dns.IsTimeout
 }
 
 func must(err error) {

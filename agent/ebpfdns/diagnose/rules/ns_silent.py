@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose.case import is_local
 from ebpfdns.diagnose.cause import Cause, Evidence
-from ebpfdns.diagnose.observations import errors, fragments_incomplete, no_reply, sockets, thread_waits
+from ebpfdns.diagnose.observations import (
+    errors,
+    fragments_incomplete,
+    no_reply,
+    schedule,
+    sockets,
+    thread_waits,
+)
 from ebpfdns.diagnose.wording import dig, listing, server_text, shown_text
 from ebpfdns.model.facts import DROPS_UNSEEN
 
@@ -28,7 +35,7 @@ def rule(case: LookupCase) -> Cause | None:
     waited_ns = max(map(case.waited_ns, case.silent))
     evidence = [no_reply(case, server) for server in silent]
     errors_met = errors(case.lookup.queries)
-    evidence += errors_met
+    evidence += [*errors_met, *schedule(case)]
     if case.thread:
         evidence += [thread_waits(case.thread, case.elapsed_ns), *sockets(case.thread)]
     doubts = _doubts(case, silent)

@@ -4,6 +4,8 @@ Owns: what must have been seen, and the words for it. Must not know: other cause
 
 A reply is seen when it arrives, so "it arrived then, and something lies in that socket now" says that the
 latest one was not read. A thread that waits on a DNS socket does read, if only another server's answer first.
+A goroutine has no thread that waits for it: that it is not run follows from the queue, and why from what the
+process's threads run instead.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ebpfdns.diagnose.cause import Cause, Evidence
+from ebpfdns.diagnose.goroutines import busy, running_threads
 from ebpfdns.diagnose.observations import reply_seen
 from ebpfdns.diagnose.wording import milliseconds, seconds, server_text, shown_text
 
@@ -33,7 +36,7 @@ def rule(case: LookupCase) -> Cause | None:
         return None
     unread_ns = case.at_ns - (unread.reply_ns or 0)
     queue = _queue(case, unread)
-    is_seen = bool(queue) and case.thread is not None and case.lookup.unexpected_replies == 0
+    is_seen = bool(queue) and _is_away(case) and case.lookup.unexpected_replies == 0
     is_seen = is_seen and _is_cpu_known(case)
     elsewhere = _elsewhere(case)
     return Cause(
@@ -51,13 +54,22 @@ def rule(case: LookupCase) -> Cause | None:
     )
 
 
+def _is_away(case: LookupCase) -> bool:
+    """Whether it was seen that something else is done than reading."""
+    return bool(running_threads(case)) if case.lookup.is_of_go else case.thread is not None
+
+
 def _at_the_end(case: LookupCase) -> Cause | None:
     """The thread came back to its event loop long after the answer; what it did meanwhile was not seen."""
     last = _last_answer(case)
-    if last is None or not case.lookup.answer_unread:
+    if last is None:
         return None
     unread_ns = case.at_ns - (last.reply_ns or 0)
     if unread_ns < UNREAD_AFTER_NS:
+        return None
+    if case.lookup.is_of_go:
+        return _goroutine_at_the_end(case, last, unread_ns)
+    if not case.lookup.answer_unread:
         return None
     text = f"its thread came back to its event loop {seconds(unread_ns)} after the answer"
     numbers: Numbers = {"thread": case.lookup.tid, "away_ms": milliseconds(unread_ns)}
@@ -66,6 +78,20 @@ def _at_the_end(case: LookupCase) -> Cause | None:
         "likely",
         f"The answer lay unread for {seconds(unread_ns)}: the program had not come back to its event loop.",
         (reply_seen(case, last), Evidence("event_loop_away", text, numbers)),
+        _remedy(case),
+    )
+
+
+def _goroutine_at_the_end(case: LookupCase, last: Query, unread_ns: int) -> Cause | None:
+    """It went on long after all was answered, though Go's resolver does nothing more with an answer."""
+    if len(case.answered) != len(case.lookup.queries) or case.lookup.status != "ok":
+        return None
+    text = f"the lookup went on for {seconds(unread_ns)} after the last answer had come"
+    return Cause(
+        "reply_not_read",
+        "likely",
+        f"The answer lay unread for {seconds(unread_ns)}: its goroutine was not run.",
+        (reply_seen(case, last), Evidence("event_loop_away", text, {"away_ms": milliseconds(unread_ns)})),
         _remedy(case),
     )
 
@@ -115,6 +141,8 @@ def _waits_for_answers(case: LookupCase) -> bool:
 def _elsewhere(case: LookupCase) -> str:
     """What the thread does instead."""
     thread, tid = case.thread, case.lookup.tid
+    if case.lookup.is_of_go:
+        return "its goroutine is not run" + (f", while {told.text}" if (told := busy(case)) else "")
     if thread is None:
         return f"its thread {tid} has not come back to read it"
     if thread.is_running:
@@ -137,6 +165,9 @@ def _queue_evidence(query: Query, queue: dict[str, int] | None, unread_ns: int) 
 
 def _thread_evidence(case: LookupCase, elsewhere: str) -> tuple[Evidence, ...]:
     thread = case.thread
+    if case.lookup.is_of_go:
+        told = busy(case)
+        return () if told is None else (told,)
     if thread is None:
         return (Evidence("probe_missing", "not seen: what the thread does instead"),)
     syscall = None if thread.is_running else thread.syscall
@@ -180,6 +211,11 @@ def _cpu_evidence(case: LookupCase) -> tuple[Evidence, ...]:
 
 def _remedy(case: LookupCase) -> str:
     pid = case.lookup.pid
+    if case.lookup.is_of_go:
+        return (
+            f"See what runs instead: perf top -p {pid}, or kill -QUIT {pid}, which ends it and prints all "
+            "stacks; break up what computes for long; raise GOMAXPROCS or the CPU limit"
+        )
     look = f"gdb -p {pid} -batch -ex 'thread apply all bt'"
     if case.lookup.is_wire:
         return f"Move the work that keeps the thread out of its event loop; see what it is: {look}"

@@ -107,7 +107,9 @@ def _slowest(case: LookupCase) -> str:
 def _remedy(case: LookupCase) -> str:
     pid = case.lookup.pid
     again = f"strace -f -e trace=%network -p {pid} while it looks up again"
-    look = _look_at(pid, case.lookup.tid) if case.is_open else again
+    stacks = f"kill -QUIT {pid}, which ends it and prints the stacks of all goroutines"
+    look = stacks if case.lookup.is_of_go else _look_at(pid, case.lookup.tid)
+    look = look if case.is_open else again
     if not case.servers:
         return f"Try: {look}"
     return f"Try: {dig(case.servers[-1], case.lookup)}; {look}"
