@@ -204,8 +204,7 @@ struct call {
 #define IS_GO_KEY(key) ((key) >> 61 == 1)
 #define ROLE_FLIGHT 1   /* goroutine: works for the lookup `result`, which others may wait for, too */
 #define ROLE_ATTEMPT 2  /* goroutine: is in exchange() for the lookup `result` */
-#define ROLE_AWAITED 4  /* thread: its next call, of the name at `result`, will be for the lookup `code_at` */
-#define ROLE_JOINED 8   /* thread: its call is for the lookup `code_at` */
+#define ROLE_JOINED 4   /* thread: its call is for the lookup `code_at` */
 
 /* What a probe on a Go function is at: the lowest byte of its cookie. */
 enum go_function {

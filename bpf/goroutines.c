@@ -116,23 +116,18 @@ INLINE struct call *new_goroutine(struct goroutine *go, u8 role, u64 result) {
   return calls.lookup(&go->key);
 }
 
-/* What a goroutine's lookup calls in C: getaddrinfo and its like, with the name first, on this very thread. It is
- * the thread's next call of that name, and part of the lookup. */
+/* What a goroutine's lookup calls in C: getaddrinfo and its like, with the name first. The next call with that very
+ * name, of whichever thread, is part of the lookup. */
 int go_calls_libc(struct pt_regs *ctx) {
   struct goroutine go = {};
   if (!current_goroutine(ctx, &go)) return 0;
   u64 key = lookup_of(&go, calls.lookup(&go.key)), name = user_word(GO_STACK(ctx));
   struct call *call = key ? calls.lookup(&key) : NULL;
   if (!call || !call->start_ns || !name) return 0;
-  struct call *thread = calls.lookup(&go.ids.host);
-  if (!thread) {
-    if (!go.ids.pid && !current_ids(&go.ids)) return 0;
-    thread = new_call(&go.ids);
-  }
-  if (!thread || thread->start_ns) return 0;
-  thread->result = name;
-  thread->code_at = key;
-  thread->role = ROLE_AWAITED;
+  struct awaited_key awaited_as = {.host_pid = go.ids.host >> 32, .name = name};
+  int zero = 0;
+  u64 *latest = awaited_latest.lookup(&zero);
+  if (latest && awaited.update(&awaited_as, &key) == 0) *latest = bpf_ktime_get_ns();
   return 0;
 }
 

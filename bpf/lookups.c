@@ -139,8 +139,10 @@ INLINE int call_begins(struct pt_regs *ctx, u8 api, struct arguments given_to) {
     call = new_call(&ids);
     if (!call) return 0;
   }
+  int zero = 0;
+  u64 *latest = awaited_latest.lookup(&zero);
+  if (latest && *latest && bpf_ktime_get_ns() - *latest < AWAITED_FOR_NS) is_rare = true;
   if (is_rare) {
-    int zero = 0;
     struct entry *entry = entries.lookup(&zero);
     if (!entry) return 0;
     entry->given_to = given_to;
@@ -152,13 +154,15 @@ INLINE int call_begins(struct pt_regs *ctx, u8 api, struct arguments given_to) {
   return 0;
 }
 
-/* Cgo makes this call for a goroutine's lookup, which it is then part of. False: it is another one after all. */
+/* Cgo makes this call for a goroutine's lookup, which it is then part of. */
 INLINE bool joins_goroutine(struct pt_regs *ctx, struct call *call, u64 key, struct entry *entry) {
-  u64 owner_key = call->code_at;
-  bool is_awaited = call->result == entry->given_to.name;
+  struct awaited_key awaited_as = {.host_pid = key >> 32, .name = entry->given_to.name};
+  u64 *found = awaited.lookup(&awaited_as);
+  if (!found) return false;
+  u64 owner_key = *found;
+  awaited.delete(&awaited_as);
   struct call *owner = calls.lookup(&owner_key);
-  call->role = 0;
-  if (!is_awaited || !owner || !owner->start_ns) return false;
+  if (!owner || !owner->start_ns) return false;
   fill_call(ctx, call, entry->api, &entry->given_to);
   call->code_at = owner_key;
   call->role = ROLE_JOINED;
@@ -169,29 +173,26 @@ INLINE bool joins_goroutine(struct pt_regs *ctx, struct call *call, u64 key, str
 }
 
 /* A call of this thread is open, or was when tracing began: this one is nested in it, continues it, or shows that it
- * has ended. */
+ * has ended. Or it may be for a goroutine. */
 int call_begins_in_open_call(struct pt_regs *ctx) {
   u64 key = bpf_get_current_pid_tgid();
   int zero = 0;
   struct entry *entry = entries.lookup(&zero);
   struct call *call = calls.lookup(&key);
   if (!entry || !call) return 0;
-  if (call->role & ROLE_AWAITED) {
-    if (joins_goroutine(ctx, call, key, entry)) return 0;
-    if (!call->start_ns) {
-      start_call(ctx, call, entry->api, &entry->given_to);
-      return 0;
-    }
-  }
   u64 stack = PT_REGS_SP(ctx), open_key = key;
   u8 status = STATUS_ABANDONED;
   int code = 0;
   u32 flags = 0;
   struct call *open = call;
   if (!call->start_ns) {
+    if (joins_goroutine(ctx, call, key, entry)) return 0;
     open_key = EARLIER_KEY(key);
     struct call *earlier = calls.lookup(&open_key);
-    if (!earlier) return 0;
+    if (!earlier) {
+      start_call(ctx, call, entry->api, &entry->given_to);
+      return 0;
+    }
     /* Where its frame is known, what it has called lies below it. Its slot is there again at its next call. */
     if (earlier->stack && stack < earlier->stack) {
       if (earlier->nested_calls < 255) earlier->nested_calls++;

@@ -77,6 +77,17 @@ BPF_TABLE("lru_hash", u64, struct connect, handshakes, 256);
 /* How many there are, or more: packets look for theirs only when there are any, for that is most of what they pay. */
 BPF_ARRAY(handshakes_open, u64, 1);
 
+/* (process, where the name stands) → the goroutine's lookup that libc is about to be called for, on whichever thread:
+ * a goroutine may be moved to another one in between. It is there for microseconds; the oldest make room. */
+struct awaited_key {
+  u64 host_pid;
+  u64 name;
+};
+BPF_TABLE("lru_hash", struct awaited_key, u64, awaited, 256);
+/* When there last was one: only then do calls of libc look for theirs. */
+BPF_ARRAY(awaited_latest, u64, 1);
+#define AWAITED_FOR_NS 1000000000ULL
+
 /* (process, server) → when it last answered a question with an OPT record, and one without */
 struct server_key {
   u32 host_pid;

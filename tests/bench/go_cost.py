@@ -24,6 +24,7 @@ from table import Row, median, median_ratio  # noqa: E402
 
 from ebpfdns.errors import EbpfdnsError  # noqa: E402
 from ebpfdns.observe import go_program  # noqa: E402
+from ebpfdns.observe.go_probes import STACK_CHECK_BYTES, begin_of  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,10 @@ def measure(folder: Path, rounds: int, scale: float) -> tuple[list[Row], list[Ro
     found = go_program.find(str(program))
     assert found is not None
     function = found.functions[FUNCTION]
-    places = tuple(f"{program}:{offset}" for offset in (function.entry, *function.returns))
+    with program.open("rb") as file:
+        file.seek(function.entry)
+        begins = function.entry + begin_of(file.read(STACK_CHECK_BYTES))
+    places = tuple(f"{program}:{offset}" for offset in (begins, *function.returns))
     with _loop(program) as target:
         played = [_round(target, folder, places, int(CALLS * scale)) for _ in range(rounds)]
     return [*_cost_rows(played), *_survival_rows(program, scale)], played

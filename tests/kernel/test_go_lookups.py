@@ -58,7 +58,7 @@ def test_a_silent_server_is_waited_for_by_a_goroutine(go_program: Callable[..., 
     assert {query["id"] for query in end["lookup"]["queries"]} == {query["id"] for query in seen.asked}
     error = end["lookup"]["error"]
     assert (error["type"], error["code"]) == ("io_timeout", None)
-    assert error["message"] == f"lookup {NAME} on 192.0.2.53:53: {seen.results['go']['error']}"
+    assert error["message"] == seen.results["go"]["error"]
     assert seen.stats["lookups"] == {
         "started": 1,
         "ok": 0,

@@ -183,8 +183,7 @@ class Role(IntEnum):
 
     FLIGHT = 1
     ATTEMPT = 2
-    AWAITED = 4
-    JOINED = 8
+    JOINED = 4
 
 
 class GoFunctionKind(IntEnum):
