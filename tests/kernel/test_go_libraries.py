@@ -1,4 +1,4 @@
-"""Go inside of a program of another language: a library that Go built has its lookups seen, beside libc's."""
+"""Go where nobody expects it: in a library of another program, and newer than what was checked."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from gotarget import BUILD, SOURCES
-from gotool import OLDEST, go, go_environment
+from gotool import NEWEST, OLDEST, go, go_environment
 from play import play
 
 from ebpfdns.lab.faults import FAULTS
+from ebpfdns.observe.go_build_info import MAGIC
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root")]
@@ -53,3 +55,19 @@ def test_a_lookup_of_a_library_that_go_built_is_seen(library: Path) -> None:
     assert coverage["go"] == f"go{OLDEST}"
     assert coverage["libc"].startswith("glibc")
     assert coverage["missing"] == []
+
+
+def test_a_go_to_come_is_seen_and_told_as_unverified(go_program: Callable[..., Path], tmp_path: Path) -> None:
+    """It is taken to be as the newest known one, its goroutine ids as its debug information says."""
+    contents = go_program(version=NEWEST).read_bytes()
+    at = contents.index(f"go{NEWEST}".encode(), contents.index(MAGIC + b"\x08\x02"))
+    program = tmp_path / "newer"
+    program.write_bytes(contents[:at] + b"go1.99.1" + contents[at + len("go1.99.1") :])
+    program.chmod(0o755)
+    seen = play(FAULTS["silent"], {"newer": [program, "--name", NAME, "--way", "ip"]})
+    assert seen.only("lookup", "newer")["lookup"]["goroutine"] == {"id": 1}
+    coverage = seen.of("target", "newer")[0]["target"]["coverage"]
+    assert coverage["go"] == "go1.99.1"
+    assert coverage["missing"] == [
+        "lookups of Go: go1.99.1 is newer than Go 1.27; arguments of its resolver are unverified"
+    ]

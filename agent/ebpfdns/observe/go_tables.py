@@ -1,6 +1,6 @@
 """The function table that every Go program carries (.gopclntab), stripped or not: names, places, frames.
 
-Owns: finding and reading that table, of Go 1.18 and newer. Must not know: which functions are wanted, or why.
+Owns: reading that table, of Go 1.18 and newer. Must not know: which functions are wanted, or why.
 
 Layout: debug/gosym/pclntab.go, runtime/symtab.go (pcHeader, pcvalue), runtime/runtime2.go (_func) of Go 1.19
 to 1.27. Numbers count from the table's start, or (functions) from the start of the program's code, `text`.
@@ -15,27 +15,22 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from ebpfdns.observe import elf_pointers
+from ebpfdns.observe import elf_pointers, go_header
 from ebpfdns.observe.elf_pointers import Region
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from ebpfdns.observe.elf_symbols import ElfFile
+    from ebpfdns.observe.go_header import Header
 
-SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
-MAX_FUNCTIONS = 8 << 20
 MAX_NAME_BYTES = 4096
 MAX_STEPS_BYTES = 256 << 10  # of one function's table of stack frames
 _PIECE_BYTES = 1 << 20
-#: first word → where in a function's record its kind and flags are: 1.18 and 1.19; since 1.20
-_MAGICS = {0xFFFFFFF0: 36, 0xFFFFFFF1: 40}
-_HEADER = struct.Struct("<IHBB8Q")
 _RECORD = struct.Struct("<IiiIIIII")  # entry, name, arguments, deferreturn, pcsp, pcfile, pcln, npcdata
 _RECORD_BYTES = 44
 #: runtime.moduledata in words: pcHeader, six slices, findfunctab, minpc, maxpc, text: so in 1.18 to 1.27
 _MODULE_NAMES, _MODULE_MINPC = 1, 20
-_QUANTA = {1, 2, 4}
 _PF_X = 1
 FLAG_TOP_FRAME, FLAG_WRITES_SP, FLAG_ASSEMBLY = 1, 2, 4
 
@@ -56,20 +51,6 @@ class Entry(NamedTuple):
     flags: int  # FLAG_…
 
 
-class _Header(NamedTuple):
-    """Where the parts of the table are, from its start."""
-
-    magic: int
-    quantum: int  # instructions are multiples of so many bytes
-    functions: int
-    text: int  # 0 since Go 1.26, and where it is relocated
-    names: int
-    units: int
-    files: int
-    steps: int
-    records: int
-
-
 @dataclass(slots=True)
 class GoTables:
     """The function table of one ELF file; the file must stay open."""
@@ -78,7 +59,7 @@ class GoTables:
     region: Region
     text: int
     module: int | None  # the address of its runtime.moduledata
-    _header: _Header
+    _header: Header
     _index: memoryview | None = field(default=None, repr=False)
 
     @property
@@ -152,7 +133,7 @@ class GoTables:
         name, end, _ = text.partition(b"\0")
         if not end or start != words[2 * number]:
             return None
-        kind, flags = raw[_MAGICS[self._header.magic] :][:2]
+        kind, flags = raw[go_header.MAGICS[self._header.magic] :][:2]
         address, after = self.text + start, self.text + words[2 * number + 2]
         return Entry(name.decode("utf-8", "replace"), address, after, arguments, stack_table, kind, flags)
 
@@ -196,8 +177,8 @@ class GoTables:
 def open_tables(elf: ElfFile) -> GoTables:
     """Find the function table of Go in an ELF file. GoTablesError when it has none that is understood."""
     reason = "it has no function table of Go (.gopclntab)"
-    for region in _candidates(elf):
-        header = _header(elf, region)
+    for region in go_header.candidates(elf):
+        header = go_header.read_header(elf, region)
         if header is None:
             reason = "its function table is of a Go before 1.18, or of one that is not known yet"
             continue
@@ -205,41 +186,6 @@ def open_tables(elf: ElfFile) -> GoTables:
         tables.module, tables.text = _text(tables)
         return tables
     raise GoTablesError(reason)
-
-
-def _candidates(elf: ElfFile) -> Iterator[Region]:
-    """Where the table may be: by name of section, else wherever its first word is in what gets loaded."""
-    for section, name in zip(elf.sections, elf.section_names, strict=True):
-        if name in SECTIONS:
-            yield Region(section.offset, section.bytes, section.address)
-    for region in sorted(elf_pointers.loaded(elf), key=lambda region: _is_code(elf, region)):
-        for magic in _MAGICS:
-            for quantum in sorted(_QUANTA):
-                needle = struct.pack("<IHBB", magic, 0, quantum, 8)
-                for at in elf_pointers.find_all(elf, region, needle, elf_pointers.WORD_BYTES):
-                    into = at - region.address
-                    found = Region(region.offset + into, region.bytes - into, at)
-                    if _header(elf, found) is not None:
-                        yield found
-
-
-def _is_code(elf: ElfFile, region: Region) -> bool:
-    return region in elf_pointers.loaded(elf, _PF_X)
-
-
-def _header(elf: ElfFile, region: Region) -> _Header | None:
-    """The head of the table; None when it makes no sense."""
-    raw = elf.read(region.offset, min(_HEADER.size, region.bytes))
-    if len(raw) < _HEADER.size:
-        return None
-    magic, zero, quantum, pointer_bytes, functions, _, text, *places = _HEADER.unpack(raw)
-    is_sorted = _HEADER.size <= places[0] and places == sorted(places)
-    if magic not in _MAGICS or zero or quantum not in _QUANTA or pointer_bytes != elf_pointers.WORD_BYTES:
-        return None
-    index_end = places[-1] + (2 * functions + 1) * 4
-    if not 0 < functions <= MAX_FUNCTIONS or not is_sorted or index_end > region.bytes:
-        return None
-    return _Header(magic, quantum, functions, text, *places)
 
 
 def _text(tables: GoTables) -> tuple[int | None, int]:
