@@ -81,7 +81,7 @@ def returns_by_objdump(path: Path) -> dict[str, set[int]]:
     """Name → the addresses of RET instructions in it."""
     found: dict[str, set[int]] = {}
     name = ""
-    for line in tool("objdump", "-s", r"^(net\.|internal/singleflight)", path).splitlines():
+    for line in tool("objdump", "-s", r"^(net\.|internal/singleflight|runtime\.forEachG)", path).splitlines():
         if line.startswith("TEXT "):
             name = re.sub(r"\(SB\).*", "", line.removeprefix("TEXT ")).removesuffix(".abi0")
             continue

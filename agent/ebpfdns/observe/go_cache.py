@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ebpfdns.observe.elf_symbols import ElfFile
 
-FORMAT = 1  # another one when what is searched for, or how, changes
+FORMAT = 2  # another one when how it is searched for changes
 MAX_KEPT = 256
 SUFFIX = ".go"
 _PT_NOTE = 4
@@ -36,9 +36,9 @@ class Kept(NamedTuple):
     missing: tuple[str, ...]
 
 
-def read(elf: ElfFile) -> Kept | None:
+def read(elf: ElfFile, wanted: frozenset[str]) -> Kept | None:
     """What was kept of this file; None: nothing, or nothing that can be trusted."""
-    raw = kept_files.read(_path(elf))
+    raw = kept_files.read(_path(elf, wanted))
     if raw is None:
         return None
     try:
@@ -51,9 +51,9 @@ def read(elf: ElfFile) -> Kept | None:
         return None
 
 
-def write(elf: ElfFile, kept: Kept) -> None:
+def write(elf: ElfFile, wanted: frozenset[str], kept: Kept) -> None:
     """Keep this; the oldest ones make room."""
-    path = _path(elf)
+    path = _path(elf, wanted)
     rows = [tuple(row) for row in kept.functions]
     kept_files.write(path, orjson.dumps({"functions": rows, "missing": kept.missing}))
     with contextlib.suppress(OSError):
@@ -70,8 +70,8 @@ def _is_row(row: tuple[Any, ...]) -> bool:
     return False
 
 
-def _path(elf: ElfFile) -> Path:
-    """The file for this program: by its notes (build ids), else by when it was changed; and by its size."""
+def _path(elf: ElfFile, wanted: frozenset[str]) -> Path:
+    """The file for this program: by its notes (build ids), else its time of change; by size and names."""
     status = os.fstat(elf.fd)
     notes = b"".join(
         elf.read(segment.offset, min(segment.file_bytes, _MAX_NOTES_BYTES))
@@ -79,5 +79,6 @@ def _path(elf: ElfFile) -> Path:
         if segment.type == _PT_NOTE
     )
     identity = notes or f"{status.st_dev} {status.st_ino} {status.st_mtime_ns}".encode()
-    key = hashlib.sha256(f"{FORMAT} {elf.machine} {status.st_size}\n".encode() + identity)
+    sought = " ".join([str(FORMAT), str(elf.machine), str(status.st_size), *sorted(wanted)])
+    key = hashlib.sha256(sought.encode() + b"\n" + identity)
     return programs.CACHE / f"{key.hexdigest()[:32]}{SUFFIX}"

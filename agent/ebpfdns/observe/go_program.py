@@ -160,7 +160,7 @@ def _checked(elf: ElfFile, info: BuildInfo, layout: GoLayout) -> tuple[GoLayout,
 
 def _functions(elf: ElfFile) -> tuple[dict[str, GoFunction], tuple[str, ...]]:
     """The wanted functions, and what is not known of them: as kept from before, if their code is the same."""
-    kept = go_cache.read(elf)
+    kept = go_cache.read(elf, WANTED)
     if kept is not None:
         functions = {row[0]: GoFunction(*row) for row in kept.functions}
         if all(_checksum(elf, function) == function.checksum for function in functions.values()):
@@ -169,7 +169,7 @@ def _functions(elf: ElfFile) -> tuple[dict[str, GoFunction], tuple[str, ...]]:
         functions, missing = _searched(elf)
     except GoTablesError as error:
         return {}, (f"lookups of Go: {error}",)
-    go_cache.write(elf, go_cache.Kept(tuple(functions.values()), missing))
+    go_cache.write(elf, WANTED, go_cache.Kept(tuple(functions.values()), missing))
     return functions, missing
 
 
