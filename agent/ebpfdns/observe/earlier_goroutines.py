@@ -95,6 +95,7 @@ class EarlierGoroutines:
             name=host.address if host else 0,
             name_size=len(host.bytes) if host else 0,
             hints=one.id,
+            result=boundary.go_key(pid, found.flight.id) if found.flight is not None else 0,
             pid=pid,
             api=Api.GO,
             is_earlier=1,

@@ -24,6 +24,11 @@ MAX_OTHERS = 4096
 _others: set[tuple[int, int, int, int]] = set()
 
 
+MAKERS_UNKNOWN = (
+    "which goroutine asks what: before Go 1.21 none knows who made it, so questions are lookups of their own"
+)
+
+
 class GoAttachment:
     """Of a process, through all the programs that it runs one after the other."""
 
@@ -79,7 +84,11 @@ class GoAttachment:
         if found is None:
             return False, []
         failures = kernel.attach_go(found, self._pid, alive_tid)
-        return not failures and go_probes.NEEDED in found.functions, [*found.missing, *failures]
+        is_seen = not failures and go_probes.NEEDED in found.functions
+        missing = [*found.missing, *failures]
+        if is_seen and found.layout is not None and found.layout.parent_goid_offset is None:
+            missing.append(MAKERS_UNKNOWN)
+        return is_seen, missing
 
     def _new_libraries(self, alive_tid: int) -> Iterator[str]:
         """The files that are mapped as code, beside the program, which were not looked at yet."""

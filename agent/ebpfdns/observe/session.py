@@ -254,6 +254,7 @@ class Session:
         if now_ns >= plan.sweep_ns:
             plan.sweep_ns = now_ns + SWEEP_NS
             leftovers.forget_orphan_questions(self._kernel.maps)
+            self._end_gone_goroutines(now_ns)
         if now_ns >= plan.losses_ns:
             plan.losses_ns = now_ns + LOSSES_NS
             self._losses()
@@ -330,6 +331,17 @@ class Session:
     def _end_goroutines(self, pid: int, end_ns: int) -> None:
         if frames := go_leftovers.end_lookups_of(self._kernel.maps, pid, end_ns):
             self._feed(items.Frames(**self._now(), frames=frames))
+
+    def _end_gone_goroutines(self, now_ns: int) -> None:
+        """Of each Go program: lookups that were left without a return."""
+        for pid, target in self._targets.items():
+            layout = target.go.layout if target.go is not None else None
+            if layout is not None and (
+                frames := go_leftovers.end_lookups_of_gone(
+                    self._kernel.maps, pid, target.process.alive_tid, layout.goid_offset, now_ns
+                )
+            ):
+                self._feed(items.Frames(**self._now(), frames=frames))
 
     def _meet_processes(self) -> None:
         """New children and new programs."""

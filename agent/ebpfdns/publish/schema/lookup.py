@@ -160,7 +160,16 @@ def _sometimes() -> dict[str, Schema]:
 def _error() -> Schema:
     return record(
         "What the caller was told; with `failed` only.",
-        {"type": text("The error's own name.", examples=["EAI_AGAIN", "NXDOMAIN"])},
+        {
+            "type": text(
+                "The error's own name; of Go's resolver a word for what its net.DNSError says.",
+                examples=[
+                    *("EAI_AGAIN", "NXDOMAIN"),
+                    *("no_such_host", "io_timeout", "deadline_exceeded", "canceled", "server_misbehaving"),
+                    *("connection_refused", "temporary_failure", "other"),
+                ],
+            )
+        },
         {
             "code": or_null({"description": "Its number, as the call returned it.", "type": "integer"}),
             "message": or_null(text("Its text, as the caller can show it.")),
