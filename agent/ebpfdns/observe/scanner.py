@@ -47,7 +47,7 @@ CONNECT_END_GRACE_NS = 2_000_000_000
 #: Between the calls of goroutines that want one name, and their turn to ask.
 GO_GRACE_NS = 30_000_000
 #: Things told of in one scan: the lines of many stuck at once come out in portions, the first ones soon.
-PORTIONS = (16, 64, 176)
+PORTIONS = (16, 64)
 PORTION = 256  # all the later ones
 #: Snapshots in one scan: the later ones of a storm go without, and get theirs with their next line.
 SNAPSHOTS = sum(PORTIONS)
