@@ -20,6 +20,7 @@ from program import of_this_machine
 from running import DEADLINE_S, run, start
 
 from ebpfdns.lab.faults import FAULTS
+from ebpfdns.observe import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,6 +150,15 @@ def test_killed_before_it_ran(sandbox: Sandbox) -> None:
     stdout, _ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 143
     assert stdout in (b"", b"ran\n")
+
+
+def test_ctrl_c_at_once(sandbox: Sandbox) -> None:
+    """The whole group is interrupted while probes are made: the command never runs, 130 is the code."""
+    process = start(sandbox, ["--", "sh", "-c", "echo ran; sleep 60"], start_new_session=True)
+    wait_until(lambda: signal.SIGINT in blocked(process.pid) and bool(processes.children(process.pid)))
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, _ = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, stdout) == (130, b"")
 
 
 def test_a_daemon_that_outlives_the_command_is_let_go(sandbox: Sandbox) -> None:

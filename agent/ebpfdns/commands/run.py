@@ -21,7 +21,7 @@ import click
 from ebpfdns import logs
 from ebpfdns.commands import shared_options
 from ebpfdns.commands.tracing import open_kernel
-from ebpfdns.errors import EbpfdnsError, UsageError
+from ebpfdns.errors import EbpfdnsError, NoSuchTargetError, UsageError
 from ebpfdns.publish.closing import Closing
 from ebpfdns.publish.lines import rfc3339
 
@@ -126,7 +126,11 @@ def _run(wanted: Wanted, tracing: shared_options.Tracing) -> int:
     closing, started_ns, started = Closing(), time.monotonic_ns(), rfc3339(time.time_ns())
     wants_gate = wanted.children and wanted.hold
     with Command(wanted.argv, environment, path, user, wants_own_mounts=wants_gate) as child:
-        _trace(child, program_files.running_program(path), wanted, tracing, closing)
+        try:
+            _trace(child, program_files.running_program(path), wanted, tracing, closing)
+        except NoSuchTargetError:  # killed before it ran: Ctrl-C at once
+            if not child.has_ended():
+                raise
         code = child.wait()
         failure = child.failure()
     if failure is not None:
