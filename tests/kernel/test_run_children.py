@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from play import again, whole
 from program import of_this_machine
-from running import run
+from runs import run
 
 from ebpfdns.lab.faults import FAULTS
 from ebpfdns.observe import cgroups, target

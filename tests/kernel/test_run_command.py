@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from play import again, whole
 from program import of_this_machine
-from running import DEADLINE_S, run, start
+from runs import DEADLINE_S, run, start
 
 from ebpfdns.lab.faults import FAULTS
 from ebpfdns.observe import processes

@@ -10,7 +10,7 @@ import gotool
 import pytest
 from agent import environment
 from play import again, whole
-from running import run
+from runs import run
 
 from ebpfdns.lab import go_toolchain
 from ebpfdns.lab.faults import FAULTS
