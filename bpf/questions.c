@@ -58,7 +58,10 @@ INLINE void message_leaves(struct __sk_buff *skb, u32 at, u32 end, struct packet
       key = other_key;
       record = lookups.lookup(&key);
     }
-    if (!record) record = new_wire_lookup(socket, &question, key);
+    if (!record) {
+      record = new_wire_lookup(socket, &question, key);
+      if (is_udp) note_question(socket->call_key >> 32, &question, key);
+    }
   }
   if (!record) return;
   if (is_udp) note_waiting(key, &question, packet->local_port);

@@ -173,12 +173,20 @@ INLINE bool has_asked_this(struct lookup *record, struct question *question) {
 /* A resolver waits for its server a second at least. */
 #define AN_ATTEMPT_NS 900000000ULL
 
-/* Where a process's lookup without a socket is found by what it will ask again. Told from other places by its port,
- * which none has, and this id: */
-#define PLACE_OF_LEFT 1
+/* Where a process's lookup is found by what it asks, with the id of that. Told from other places by its port, which
+ * none has. */
 INLINE struct waiting *left_at(u32 host_pid, u32 question_hash) {
   int place = (host_pid * 31 + question_hash) & (WAITING_PLACES - 1);
   return waiting.lookup(&place);
+}
+
+INLINE void note_question(u32 host_pid, struct question *question, u64 key) {
+  struct waiting *place = left_at(host_pid, question->hash);
+  if (!place) return;
+  place->key = key;
+  place->question_hash = question->hash;
+  place->id = question->id;
+  place->port = 0;
 }
 
 /* Its socket is closed without an answer. Resolvers that take a socket for each attempt ask again at once: it stays
@@ -203,22 +211,29 @@ INLINE bool leave_socket(struct lookup *record, u64 key, u64 socket) {
   if (!place || !unanswered) return false;
   place->key = key;
   place->question_hash = unanswered;
-  place->id = PLACE_OF_LEFT;
+  place->id = 0;
   place->port = 0;
   record->end_ns = now;
   record->flags |= LOOKUP_LEFT;
   return true;
 }
 
-/* The lookup that asks this again, with a new socket; NULL: none. */
+/* The lookup that asks this again, with a new socket; NULL: none. Some close the old one first (Go), others only then,
+ * and keep the id (dig, c-ares). */
 INLINE struct lookup *take_left(struct dns_socket *socket, struct question *question, u64 *key) {
   u32 host_pid = socket->call_key >> 32;
   struct waiting *place = left_at(host_pid, question->hash);
-  if (!place || place->port || place->id != PLACE_OF_LEFT || place->question_hash != question->hash) return NULL;
+  if (!place || place->port || place->question_hash != question->hash) return NULL;
   *key = place->key;
   struct lookup *record = lookups.lookup(key);
-  if (!record || record->host_pid != host_pid || !(record->flags & LOOKUP_LEFT)) return NULL;
-  place->id = 0;
+  if (!record || record->host_pid != host_pid || record->api != API_WIRE || record->status) return NULL;
+  if (!(record->flags & LOOKUP_LEFT)) {
+    u64 before = open_socket_of(record);
+    if (place->id != question->id || before == socket->socket || !leave_socket(record, *key, before)) return NULL;
+    forget_open_key(before, *key);
+  }
+  place->key = *key;
+  place->id = question->id;
   record->flags = (record->flags & ~LOOKUP_LEFT) | LOOKUP_MOVED;
   record->end_ns = 0;
   remember_open_key(socket, *key);

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from play import play
-from program import of_this_machine
+from agent import Agent, only
+from play import SOON, play
+from program import of_this_machine, shell
 
 from ebpfdns.lab import topology
 from ebpfdns.lab.faults import FAULTS, GOOD_ANSWER, Fault, ServerPlan
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ebpfdns.lab.namespace import Sandbox
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root")]
 
@@ -58,7 +63,7 @@ def test_servfail_and_then_well(programs: dict[str, Path]) -> None:
     assert {query["rcode"] for query in ended["lookup"]["queries"]} == {"NOERROR"}
 
 
-#: It closes its socket after a second, and asks again with a new one, as Go and dig do.
+#: It closes its socket after a second, and asks again with a new one, as Go does.
 CLOSES = ("--close-after-ms", 1000)
 
 
@@ -89,6 +94,19 @@ def test_the_next_socket_is_answered(programs: dict[str, Path]) -> None:
     assert [query["state"] for query in ended["lookup"]["queries"]] == ["timed_out", "answered"]
     assert ended["lookup"]["status"] == "ok"
     assert ended["lookup"]["duration_ms"] == pytest.approx(1000, abs=200)
+
+
+@pytest.mark.skipif(shutil.which("dig") is None, reason="apt-get install bind9-dnsutils")
+def test_dig_asks_again(sandbox: Sandbox) -> None:
+    """dig, which has its next socket before it closes the last one, is told the same."""
+    with serving({**GOOD_ANSWER, "delay_ms": 1500}).setup(sandbox, options=TWO_ROUNDS):
+        program = shell(sandbox, f"exec dig +time=1 +tries=2 {NAME}", stdout=subprocess.DEVNULL)
+        with Agent("attach", "--pid", program.pid, "--stuck-after", SOON) as agent:
+            program.go()
+            ended = only(agent.finish(), "lookup")
+    assert [query["state"] for query in ended["lookup"]["queries"]] == ["timed_out"] * 2
+    assert ended["lookup"]["duration_ms"] == pytest.approx(2000, abs=300)
+    assert verdict(ended) == ("late_reply", "confirmed")
 
 
 def test_other_questions_are_other_lookups(programs: dict[str, Path]) -> None:
