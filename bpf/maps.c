@@ -34,9 +34,12 @@ BPF_HASH(asked, struct question_key, u64, MAX_QUESTIONS);
 BPF_HASH(sockets, u64, struct dns_socket, MAX_SOCKETS);
 
 /* Questions of followed daemons that are kept: as many as the programs have begun and not ended (first), less those
- * that the agent has dropped (second). A busy daemon whose servers are dead must not crowd out the targets. */
-BPF_ARRAY(supporting, u64, 2);
+ * that the agent has dropped (second). A busy daemon whose servers are dead must not crowd out the targets.
+ * Of those that were answered quickly a few are told as well, for what a daemon made of them: when the count of these
+ * began (third), and that count (fourth). */
+BPF_ARRAY(supporting, u64, 4);
 #define MAX_SUPPORTING 1024
+#define QUICK_SUPPORTING_PER_S 64
 
 /* (id, local port) of a question → its lookup, for a reply that reaches no socket. Each has one place, which a later
  * one may take: then that reply is not seen. */

@@ -17,6 +17,7 @@ from ebpfdns.correlate.behind import Behind
 from ebpfdns.correlate.last_words import LastWords, Told
 from ebpfdns.correlate.losses import REMEDIES, LossBook
 from ebpfdns.correlate.redaction import Thing, redacted
+from ebpfdns.correlate.refused_answers import chain_at_the_end
 from ebpfdns.correlate.tracker import Name, Tracked, Tracker
 from ebpfdns.diagnose import conclusion
 from ebpfdns.explain import go_choice
@@ -119,7 +120,8 @@ class Pipeline:
                 if fact.change == "execed":
                     self._around.execed(fact.pid)
             elif fact.is_supporting:
-                self._behind.has_ended(self._redacted(fact))
+                slow_after_ns = self._started.slow_after_ns if self._started else 0
+                self._behind.has_ended(self._redacted(fact), slow_after_ns)
             else:
                 thing = self._completed(item, fact) if isinstance(fact, Lookup) else fact
                 lines += self._ends(item, self._redacted(thing))
@@ -299,7 +301,8 @@ class Pipeline:
             return []
         told = self._last.take(name)
         thing = _with_name(thing, told)
-        chain = told.chain if told else ()
+        last_chain = told.chain if told else ()
+        chain = chain_at_the_end(thing, last_chain, self._around.serves, self._behind.ended)
         situation = replace(self._situation(item, thing), chain=chain)
         cause = conclusion.at_the_end(situation, told.cause if told else None)
         message = sentences.ended(thing, item.now_ns, cause)

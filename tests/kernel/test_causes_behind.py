@@ -279,20 +279,28 @@ def test_healthy(sandbox: Sandbox, client: Callable[..., Program]) -> None:
     assert [line["target"]["status"] for line in followed] == ["attached", "detached"]
 
 
+@pytest.mark.parametrize("way", ["glibc", "musl", "go"])
 @again
-def test_unsigned_answers_are_refused(sandbox: Sandbox, client: Callable[..., Program]) -> None:
-    """systemd-resolved that must validate says SERVFAIL to unsigned answers: its setting is evidence."""
-    prepare = partial(configure_resolved, servers=topology.SERVER_1, DNSSEC="yes")
-    servers = (ServerPlan((topology.SERVER_1,), ({"type": "A", **GOOD_ANSWER}, {"answer": []})), Resolved())
-    fault = Fault("resolved_dnssec", "Signatures are missing.", (STUB,), servers, prepare=prepare)
-    with needed(fault).setup(sandbox, options=PATIENT):
-        program = client("glibc", "--name", "www.example.org")
+def test_unsigned_answers_are_refused(sandbox: Sandbox, client: Callable[..., Program], way: str) -> None:
+    """systemd-resolved that must validate refuses unsigned answers; the chain has what it was told."""
+    with needed(FAULTS["resolved_dnssec"]).setup(sandbox, options=PATIENT) as running:
+        program = client(way)
         with Agent("attach", "--pid", program.pid) as agent:
             program.go()
             lines = whole(agent.finish())
     ended = only(lines, "lookup")
     assert ended["cause"]["id"] == "rcode_retry"
-    assert "dnssec_validated" in facts(ended)
+    found = facts(ended)
+    assert {"rcode_error", "dnssec_validated", "upstream_answered"} == found.keys()
+    told = found["upstream_answered"]
+    assert (told["server"], told["pid"]) == (topology.SERVER_1, running.servers[1].pid)
+    (hop,) = ended["chain"]
+    assert (hop["role"], hop["asked_at"], hop["state"], hop["joined"]) == ("stub", STUB, "seen_before", True)
+    assert hop["process"]["executable"]["name"] == "systemd-resolved"
+    ours = [query for query in hop["queries"] if query["type"] == "A"]
+    assert {(query["name"], query["rcode"], query["state"]) for query in ours} == {
+        (f"{NAME}.", "NOERROR", "answered")
+    }
 
 
 @again

@@ -43,7 +43,7 @@ LACKING |= {fault.name for fault in BEHIND_FAULTS if not packages.has_daemon(fau
 CONNECTS = [name for name, fault in FAULTS.items() if fault.connect_port]
 LEFT_OUT = {*CONNECTS, *LACKING}
 STUCK = [name for name in FAULTS if stage.plan_for(FAULTS[name]).gets_stuck and name not in LEFT_OUT]
-QUICK = [name for name in FAULTS if not stage.plan_for(FAULTS[name]).gets_stuck]
+QUICK = [name for name in FAULTS if not stage.plan_for(FAULTS[name]).gets_stuck and name not in LACKING]
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,7 @@ STORIES = {
     "resolved_dot_silent": Story("resolved_dot_silent", options="timeout:3 attempts:1"),
     "resolved_degraded": Story("resolved_degraded", options="timeout:3 attempts:1"),
     "resolved_upstream_silent": Story("resolved_upstream_silent"),
+    "resolved_dnssec": Story("resolved_dnssec", agent_words=()),
     "forwarder_upstream_silent": Story("forwarder_upstream_silent"),
     "avahi_stall": Story("avahi_stall", name="printer.local", stops_at="lookup_stuck"),
     "mdns_timeout": Story("mdns_timeout", name="printer.local"),

@@ -72,6 +72,7 @@ VALUES = {
         max_size=3,
     ),
     "list[bytes]": BYTES,
+    "list[str]": st.lists(TEXT, max_size=3),
     "list[Stall]": st.lists(STALLS, max_size=3),
     "list[ChildLookup]": st.lists(CHILDREN, max_size=3),
     "list[OpenCall]": st.lists(CALLS, max_size=3),

@@ -236,3 +236,22 @@ def test_validation_is_told_of(dnssec: str | None, *, is_told: bool) -> None:
     assert cause.id == "rcode_retry"
     assert ("dnssec_validated" in [fact.fact for fact in cause.evidence]) is is_told
     assert ("resolvectl query" in cause.remedy) is is_told
+
+
+@pytest.mark.parametrize(("records", "is_unsigned"), [(1, True), (2, False)])
+def test_an_answer_that_is_refused_is_evidence(records: int, *, is_unsigned: bool) -> None:
+    """That systemd-resolved had an answer makes validation the likely reason; one record is not signed."""
+    seen = situation(both(STUB, reply=0.02, rcode=2), age=0.02, status="failed", code=-3)
+    own = replace(ask(ONE, A, sent=0.003, reply=0.004, rcode=0), answers=records)
+    seen = replace(seen, chain=(hop(past=(own,), is_joined=True, dnssec="yes"),))
+    cause = judge(replace(seen, stub_settings={"dnssec": "yes"}))
+    assert cause is not None
+    assert (cause.id, cause.confidence) == ("rcode_retry", "likely")
+    (told,) = (fact for fact in cause.evidence if fact.fact == "upstream_answered")
+    assert (told.numbers["server"], told.numbers["pid"], told.numbers["answers"]) == (ONE, 412, records)
+    assert ("without a signature" in told.text) is is_unsigned
+    assert "most likely does not pass its DNSSEC validation" in cause.summary
+    without = judge(replace(seen, stub_settings={"dnssec": "no"}))
+    assert without is not None
+    assert "DNSSEC validation;" not in without.summary
+    assert "most likely" not in without.summary

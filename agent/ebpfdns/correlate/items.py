@@ -66,6 +66,8 @@ class Attached(Item):
     role: str = "target"  # supporting: a daemon that targets ask
     #: of systemd-resolved: as `observe.resolved_settings` gives them
     settings: dict[str, Any] = field(default_factory=dict)
+    #: of a daemon: the addresses of its own host where it was found to answer, when it was followed
+    serves: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +230,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "dict[str, dict[str, Any]]": _dict(_is(dict)),
     "dict[str, Addresses]": _dict(_list(lambda entry: type(entry) is list and _is_address(entry))),
     "list[bytes]": _list(_is(bytes)),
+    "list[str]": _list(_is(str)),
     "list[dict[str, Any]]": _list(_is(dict)),
     "list[OpenCall]": _list(_is(OpenCall)),
     "list[Stall]": _list(_is(Stall)),

@@ -44,6 +44,7 @@ FACTS = frozenset(
             "dot_silent",
             "dot_opportunistic",
             "dnssec_validated",
+            "upstream_answered",
         ),
         # processes
         *(

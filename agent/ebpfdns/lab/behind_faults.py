@@ -35,6 +35,16 @@ def _strict_with_certificate(sandbox: Sandbox) -> None:
     configure_resolved(sandbox, topology.SERVER_2, DNSOverTLS="yes")
 
 
+def _validating(sandbox: Sandbox) -> None:
+    """Also below .test, which nobody signs: a file of exceptions replaces those that are built in."""
+    configure_resolved(sandbox, topology.SERVER_1, DNSSEC="yes")
+    folder = sandbox.root / "etc/dnssec-trust-anchors.d"
+    if folder.is_symlink():
+        folder.unlink()
+    folder.mkdir(exist_ok=True)
+    (folder / "lab.negative").write_text("nothing.invalid\n", encoding="ascii")
+
+
 def _opportunistic_behind_a_wall(sandbox: Sandbox) -> None:
     wall(sandbox, "input", "tcp dport 853 drop")
     configure_resolved(sandbox, topology.SERVER_1, DNSOverTLS="opportunistic")
@@ -86,6 +96,17 @@ BEHIND_FAULTS = (
         servers=(Resolved(),),
         expected_cause="resolved_upstream_silent",
         prepare=partial(configure_resolved, servers=topology.BLACK_HOLE_SERVER, DNSOverTLS="no"),
+    ),
+    Fault(
+        name="resolved_dnssec",
+        sentence="systemd-resolved must validate answers, and its server signs none.",
+        nameservers=(STUB,),
+        servers=(
+            ServerPlan((topology.SERVER_1,), ({"type": "A", "answer": [topology.WEB]}, {"answer": []})),
+            Resolved(),
+        ),
+        expected_cause="rcode_retry",
+        prepare=_validating,
     ),
     Fault(
         name="forwarder_upstream_silent",

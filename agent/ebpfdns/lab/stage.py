@@ -79,6 +79,7 @@ PLANS = {
     "threadpool_starved": Plan("timeout:2 attempts:1"),
     "resolved_ipc_stall": Plan(reports=2),
     "avahi_stall": Plan(reports=2),
+    "resolved_dnssec": Plan(gets_stuck=False),
 }
 
 

@@ -2,9 +2,8 @@
 
 Owns: which daemons those are, and what a scan says of each. Must not know: lines, causes, who asks for what.
 
-A daemon is followed from the start when a target is configured to ask it, and otherwise once a lookup waits
-for it. Of a followed daemon only its own questions and connections are seen; it may be in other namespaces
-than who asks it.
+One is followed from the start when a target is configured to ask it, otherwise once a lookup waits for
+it. Of it only its own questions and connections are seen; it may be in other namespaces than who asks it.
 """
 
 from __future__ import annotations
@@ -85,16 +84,24 @@ class Followed:
         asked = [*resolv_conf.resolv_conf(tid)["nameservers"], *also]
         self._known_servers |= {(target_pid, address) for address in asked}
         search = OwnerSearch(self._daemons, FIND_BUDGET_S)
-        found = {*self._serving(tid, asked, search), *self._listening_at(tid, search)}
+        serving = self._serving(tid, asked, search)
+        found = {*serving, *self._listening_at(tid, search)}
         for _ in range(MAX_HOPS):  # what they are configured to ask in their turn
-            fresh = [pid for pid in found if pid not in self._daemons and self.follow(pid)]
-            found = {other for pid in fresh for other in self._serving(pid, _uplinks(pid), search)}
+            fresh = [pid for pid in found if pid not in self._daemons and self.follow(pid, serving.get(pid))]
+            serving = {}
+            for pid in fresh:
+                serving |= self._serving(pid, _uplinks(pid), search)
+            found = set(serving)
 
     @staticmethod
-    def _serving(tid: int, addresses: Iterable[str], search: OwnerSearch) -> list[int]:
-        """The pids behind those of the addresses that are of a thread's own host."""
+    def _serving(tid: int, addresses: Iterable[str], search: OwnerSearch) -> dict[int, list[str]]:
+        """Who is behind those of the addresses that are of a thread's own host: pid → addresses."""
         local = [address for address in dict.fromkeys(addresses) if is_local(address)]
-        return owners_of(process_snapshot.listeners(tid, local, search)) if local else []
+        serving: dict[int, list[str]] = {}
+        for address, facts in (process_snapshot.listeners(tid, local, search) if local else {}).items():
+            for pid in owners_of({address: facts}):
+                serving.setdefault(pid, []).append(address)
+        return serving
 
     def _listening_at(self, tid: int, search: OwnerSearch) -> set[int]:
         """Who listens at the paths that the process's name sources connect to."""
@@ -103,8 +110,8 @@ class Followed:
         inodes = frozenset(sockets.unix_listeners(tid, paths).values())
         return {facts["pid"] for facts in search.owners(inodes).values()} if inodes else set()
 
-    def follow(self, pid: int) -> bool:
-        """Trace a daemon, if that is wanted and possible; whether it is traced now."""
+    def follow(self, pid: int, serves: list[str] | None = None) -> bool:
+        """Trace a daemon that answers here, if wanted and possible; whether it is traced now."""
         if pid in self._daemons or pid in self._left_alone:
             return True
         if not self._is_wanted or len(self._daemons) >= MAX_FOLLOWED:
@@ -121,7 +128,8 @@ class Followed:
         self._daemons[pid] = daemon
         is_resolved = owner(pid)["name"] == RESOLVED_NAME
         settings = resolved_settings(pid) if is_resolved else {}
-        self._feed(replace(daemon.announced(self._kernel, **now), settings=settings))
+        announced = daemon.announced(self._kernel, **now)
+        self._feed(replace(announced, settings=settings, serves=serves or []))
         return True
 
     def drop_gone(self) -> None:

@@ -36,14 +36,16 @@ def chain_event(
 def _hop(hop: Hop, lookup: Lookup, process: Event | None, now_ns: int, *, is_over: bool) -> Event:
     name = None if hop.name is None else printable_text(hop.name)
     unknown = {"pid": hop.pid, "executable": {"name": name, "path": None}, "start_time": None}
-    as_if_its_own = replace(lookup, queries=hop.queries, before_attach=False)
+    # Of a lookup that has ended what its daemon was told says more than nothing.
+    queries = hop.queries or (hop.past if is_over and hop.is_joined else ())
+    as_if_its_own = replace(lookup, queries=queries, before_attach=False)
     return {
         "role": hop.role,
         "process": process or unknown,
         "state": _state(hop, is_over=is_over),
         "asked_at": printable_text(hop.asked_at),
         "joined": hop.is_joined,
-        "queries": [events.query_event(query, as_if_its_own, is_over=is_over) for query in hop.queries],
+        "queries": [events.query_event(query, as_if_its_own, is_over=is_over) for query in queries],
         "more_waiting": hop.others_open if hop.is_joined else max(hop.others_open - len(hop.queries), 0),
         "connects": [_connect(one, now_ns) for one in hop.connects],
     }

@@ -80,6 +80,11 @@ class Surroundings:
         found = [daemon.settings for daemon in self._daemons.values() if daemon.settings]
         return found[0] if len(found) == 1 else {}
 
+    def serves(self, address: str) -> Attached | None:
+        """The followed daemon that answers at a local address; None: nobody known, or several say so."""
+        found = [daemon for daemon in self._daemons.values() if address in daemon.serves]
+        return found[0] if len(found) == 1 else None
+
     def know_child(self, pid: int, process: dict[str, Any]) -> None:
         """A process that is not traced, but whose parent is."""
         self._children[pid] = process

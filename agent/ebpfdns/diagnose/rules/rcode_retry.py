@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from ebpfdns.diagnose.case import A_SECOND_NS
 from ebpfdns.diagnose.cause import Cause, Evidence
 from ebpfdns.diagnose.observations import no_reply, question
-from ebpfdns.diagnose.wording import dig, listing, milliseconds, seconds, server_text, times
+from ebpfdns.diagnose.wording import dig, listing, milliseconds, seconds, server_text, shown_text, times
 from ebpfdns.model.dns_names import rcode_name
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.case import LookupCase
-    from ebpfdns.model.facts import Query, Server
+    from ebpfdns.model.facts import Hop, Query, Server
 
 SERVFAIL, NXDOMAIN = 2, 3
 #: glibc goes on to the next server; musl asks again on SERVFAIL, and waits on as if others were no answer.
@@ -39,13 +39,16 @@ def rule(case: LookupCase) -> Cause | None:
     evidence = [_answer(case, query) for query in bad]
     silent = [server for server in case.servers if _is_silent(case, server)]
     evidence += [no_reply(case, server) for server in silent]
+    accepted = _answered_upstream(case, bad)
     validated = _validated(case, bad)
-    evidence += validated
+    evidence += accepted + validated
     ignored = case.situation.resolver == "musl" and any(query.rcode != SERVFAIL for query in bad)
     what = "musl ignores that and waits" if ignored else _what_follows(case, retried=bool(retried))
     has_followed = bool(retried) or (ignored and _waited_on(case, bad))
     named = listing(map(server_text, servers))
     also = f"; {listing(map(server_text, silent))} does not answer at all" if silent else ""
+    if accepted and validated:
+        also += "; systemd-resolved had an answer, which most likely does not pass its DNSSEC validation"
     # A silent server among them may be the one that takes the time.
     return Cause(
         "rcode_retry",
@@ -65,6 +68,36 @@ def _validated(case: LookupCase, bad: list[Query]) -> list[Evidence]:
         return []
     text = "DNSSEC=yes: systemd-resolved says SERVFAIL, too, where signatures are missing or wrong"
     return [Evidence("dnssec_validated", text, {"dnssec": dnssec})]
+
+
+def _answered_upstream(case: LookupCase, bad: list[Query]) -> list[Evidence]:
+    """What the daemon that says so was told itself, of the very question: it had an answer."""
+    hop = case.situation.chain[0] if case.situation.chain else None
+    if hop is None or not hop.is_joined or not any(query.server.address == hop.asked_at for query in bad):
+        return []
+    asked = {(query.name, query.type) for query in bad}
+    good = [one for one in hop.past if one.rcode == 0 and (one.name, one.type) in asked]
+    return [_good_answer(hop, query) for query in good]
+
+
+def _good_answer(hop: Hop, query: Query) -> Evidence:
+    name = "systemd-resolved" if hop.is_resolved else shown_text(hop.name or "the daemon")
+    waited_ns = max(0, (query.reply_ns or 0) - query.sent_ns)
+    records = "1 record" if query.answers == 1 else f"{query.answers} records"
+    # A signature is a record beside the one that it signs.
+    unsigned = ", so without a signature" if query.answers == 1 else ""
+    return Evidence(
+        "upstream_answered",
+        f"{server_text(query.server)} answered {name} (process {hop.pid}) {question(query)} with NOERROR "
+        f"after {seconds(waited_ns)}: {records}{unsigned}",
+        {
+            "server": query.server.address,
+            "port": query.server.port,
+            "pid": hop.pid,
+            "reply_ms": milliseconds(waited_ns),
+            "answers": query.answers,
+        },
+    )
 
 
 def _is_bad(query: Query, resolver: str) -> bool:
