@@ -75,7 +75,7 @@ CAUSES: dict[str, list[str | None]] = {
     "resolved_dot_silent": ["resolved_dot_blocked"],
     "resolved_degraded": ["resolved_degraded"],
     "resolved_upstream_silent": ["resolved_upstream_silent"],
-    "resolved_dnssec": "rcode_retry",
+    "resolved_dnssec": ["rcode_retry"],
     "forwarder_upstream_silent": ["forwarder_upstream_silent"],
     "avahi_stall": ["avahi_stall"],
     "mdns_timeout": ["mdns_timeout"],
