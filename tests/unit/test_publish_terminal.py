@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import struct
 import sys
 import termios
@@ -114,14 +115,20 @@ def heads(lines, name):
     return [line for line in lines if f"lookup of {name}" in line]
 
 
+def age_s(lines, name):
+    """What its block says, which a busy machine may read late; 0: there is none."""
+    found = re.search(r", (\d+\.\d) s", "".join(heads(lines, name)))
+    return float(found[1]) if found else 0.0
+
+
 def test_a_block_is_updated_in_place_and_stays(window):
     """One lookup is one block all along: its age goes on, its end replaces it, nothing is left over."""
     terminal = Terminal(window.fd, coloured=True)
     terminal.accept([stuck(1)])
-    window.wait_for(lambda lines: ", 1." in "".join(heads(lines, "h1.lab.test")))
+    window.wait_for(lambda lines: 1 <= age_s(lines, "h1.lab.test") < 8)
     terminal.accept([stuck(1, 8000.0), stuck(2)])
-    window.wait_for(lambda lines: ", 8." in "".join(heads(lines, "h1.lab.test")))
-    window.wait_for(lambda lines: ", 9." in "".join(heads(lines, "h1.lab.test")))
+    window.wait_for(lambda lines: age_s(lines, "h1.lab.test") >= 8)
+    window.wait_for(lambda lines: age_s(lines, "h1.lab.test") >= 9)
     terminal.accept([ended(1)])
     lines = window.wait_for(lambda lines: "failed after" in "".join(heads(lines, "h1.lab.test")))
     assert len(heads(lines, "h1.lab.test")) == 1
