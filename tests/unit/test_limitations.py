@@ -9,7 +9,7 @@ import pytest
 
 from ebpfdns.cli import COMMANDS
 from ebpfdns.model import boundary
-from ebpfdns.observe import plan, scanner, session, sources, target
+from ebpfdns.observe import plan, scanner, sources, target, tracees
 
 ROOT = Path(__file__).parents[2]
 TEXT = " ".join((ROOT / "docs/limitations.md").read_text().split())
@@ -28,7 +28,7 @@ NS_PER_S = 1_000_000_000
         f"Names over {boundary.QUERY_NAME_BYTES} bytes",
         f"up to {boundary.LOOKUP_NAME_BYTES - 1} bytes",
         f"{scanner.WIRE_GIVEN_UP_NS // NS_PER_S} s after its last packet",
-        f"within {session.RESCAN_EVERY_NS // NS_PER_S} seconds",
+        f"within {tracees.RESCAN_EVERY_NS // NS_PER_S} seconds",
         f"every {plan.OPEN_NS // plan.MS} ms while something is open",
         f"{plan.IDLE_NS // plan.MS} ms otherwise",
     ],
