@@ -164,7 +164,10 @@ int go_round_trip_begins(struct pt_regs *ctx) {
     bytes -= 2;
   }
   u8 head[DNS_HEADER_BYTES] = {};
-  if (read_user(head, sizeof(head), (void *)at) != 0) return 0;
+  if (read_user(head, sizeof(head), (void *)at) != 0) {
+    count(LOST_MEMORY_UNREAD, 1); /* what it asks will be a lookup of its own */
+    return 0;
+  }
   struct question question = {.id = go_register(ctx, 2)};
   name_bytes = bytes - DNS_HEADER_BYTES - GO_QUESTION_TAIL - (head[11] ? OPT_BYTES : 0);
   question.name_bytes = name_bytes;

@@ -78,8 +78,11 @@ INLINE bool current_goroutine(struct pt_regs *ctx, struct goroutine *go) {
   go->cookie = attach_cookie(ctx);
   go->at = GOROUTINE(ctx);
   go->id = 0;
-  if (read_user(&go->id, sizeof(go->id), (void *)go->at + (go->cookie >> GO_COOKIE_ID & 0xFFF)) != 0 || !go->id)
+  if (read_user(&go->id, sizeof(go->id), (void *)go->at + (go->cookie >> GO_COOKIE_ID & 0xFFF)) != 0) {
+    count(LOST_MEMORY_UNREAD, 1);
     return false;
+  }
+  if (!go->id) return false;
   go->key = GO_KEY(go->ids.host >> 32, go->id);
   return true;
 }

@@ -124,6 +124,24 @@ def test_a_kernel_thread_is_no_target() -> None:
     assert "kernel thread" in done.stderr
 
 
+def test_the_processes_of_another_pid_namespace_are_not_taken_for_ours(tmp_path: Path) -> None:
+    """With /proc of another namespace nobody is who the numbers say: exit code 3, and nothing is run."""
+    ran = tmp_path / "ran"
+    command = [sys.executable, "-P", "-m", "ebpfdns", "run", "--", "touch", ran]
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", *command],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == NOT_HERE
+    assert "another pid namespace" in done.stderr
+    assert "mount -t proc" in done.stderr
+    assert not ran.exists()
+
+
 def test_a_target_that_ends_while_it_is_attached_is_an_end_or_no_target() -> None:
     """Whenever a process dies during the start, the agent ends with 0 or 4 and no traceback."""
     for delay in ("0", "0.05", "0.1", "0.15", "0.2", "0.25", "0.3"):

@@ -132,6 +132,19 @@ def test_a_healthy_run_is_one_passed_case(sandbox: Sandbox, tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize("harm", ["mkdir", "ln -s /dev/full"])
+def test_a_report_that_cannot_be_written_at_the_end_takes_no_exit_code(
+    sandbox: Sandbox, tmp_path: Path, harm: str
+) -> None:
+    """The disk is full by then, or a folder is in its place: the command's own code, and a word of it."""
+    junit = tmp_path / "dns.xml"
+    command = ["sh", "-c", f"rm {junit}; {harm} {junit}; exit 7"]
+    ran = run(sandbox, "--junit", junit, "--no-summary", command=command)
+    assert ran.code == 7
+    assert "the JUnit file was not written" in ran.stderr
+    assert str(junit) in ran.stderr
+
+
 @pytest.mark.parametrize("name", ["TERM", "HUP", "INT", "USR1"])
 def test_a_signal_to_us_is_the_commands(sandbox: Sandbox, name: str) -> None:
     """What somebody sends to `run` reaches the command, which decides; its own code comes back."""

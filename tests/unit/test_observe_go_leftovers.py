@@ -70,6 +70,14 @@ def test_a_lookup_without_a_record_ends_with_its_program():
     assert maps.ended == [(Counter.LOOKUPS_ABANDONED, 0)]
 
 
+def test_who_works_for_the_next_program_goes_on():
+    """An exec is heard of late: what the new program's goroutines ask by then is still their lookup's."""
+    working = {KEY + 10 + n: call(0, role=Role.FLIGHT, result=KEY + n) for n in range(3)}
+    maps = Maps({KEY: call(), KEY + 1: call(start_ns=20)} | working)  # the third one's lookup is over
+    assert len(go_leftovers.end_lookups_of(maps, PID, 10)) == 1  # type: ignore[arg-type]
+    assert list(maps.calls) == [KEY + 1, KEY + 11]
+
+
 def test_a_record_ends_as_it_is_with_its_questions_unanswered():
     """A place that is free counts as no question."""
     query = boundary.QUERY.pack(sent_ns=6, family=2, transport=17)

@@ -94,6 +94,7 @@ def test_a_good_host_is_good() -> None:
         ("cgroup v2", {"cgroupns_inode": 1, "cgroup2_top": "/../.."}, "ok"),
         ("pid namespace", {"pidns_inode": 1}, "ok"),
         ("pid namespace", {"pidns_inode": None}, "ok"),
+        ("pid namespace", {"is_proc_ours": False}, "missing"),
     ],
 )
 def test_what_a_host_lacks_is_judged_and_remedied(name: str, changes: dict[str, Any], status: str) -> None:
@@ -249,6 +250,7 @@ def test_this_host_is_what_it_is() -> None:
     found = read_host()
     assert found.kernel_release == os.uname().release
     assert found.pidns_inode == Path("/proc/self/ns/pid").stat().st_ino
+    assert found.is_proc_ours
     assert found.in_initial_pidns == (found.pidns_inode == host.INITIAL_PIDNS_INODE)
     assert found.tracefs is None or Path(found.tracefs).is_mount() or found.tracefs.endswith("/tracing")
 

@@ -23,6 +23,9 @@ RING_BUFFER_KERNEL = (5, 8)
 UPROBE_LINKS_KERNEL = (6, 10)
 AS_ROOT = "sudo ebpfdns …, or give the container the capabilities in docs/deployment.md"
 INSTALL_BCC = "apt-get install python3-bpfcc"
+#: As after `unshare --pid --fork`: what it says of a number is said of somebody else's process.
+OTHER_PROC = "/proc shows the processes of another pid namespace than this one"
+MOUNT_PROC = "mount -t proc proc /proc, or unshare with --mount-proc"
 NEWER_KERNEL = "boot a kernel of 5.10 or later"
 
 
@@ -169,6 +172,8 @@ def _cgroup2(host: Host) -> Check:
 
 
 def _pid_namespace(host: Host) -> Check:
+    if not host.is_proc_ours:
+        return Check("pid namespace", "missing", OTHER_PROC, MOUNT_PROC)
     if host.in_initial_pidns is False:
         return Check(
             "pid namespace", "ok", "a container's own: targets are the processes that are visible in it"

@@ -142,8 +142,8 @@ def _run(wanted: Wanted, tracing: shared_options.Tracing) -> int:
 
         lasted_s = (time.monotonic_ns() - started_ns) / NS_PER_S
         title, host = shlex.join(wanted.argv), socket.gethostname()
-        Path(report).write_bytes(
-            junit.document(closing, command=title, host=host, started=started, duration_s=lasted_s)
+        _write(
+            report, junit.document(closing, command=title, host=host, started=started, duration_s=lasted_s)
         )
     return STUCK_CODE if wanted.fail_on_stuck and closing.stuck_lookups else code
 
@@ -215,6 +215,14 @@ def _say(closing: Closing, title: str, code: int) -> None:
         sys.stderr.flush()
         sys.stderr.buffer.write(closing_text(closing.blocks(title, code)))
         sys.stderr.flush()
+
+
+def _write(report: Path, document: bytes) -> None:
+    """The command has run: that its report finds no room takes nothing from its exit code."""
+    try:
+        report.write_bytes(document)
+    except OSError as error:
+        logs.warning("the JUnit file was not written", path=str(report), reason=error.strerror)
 
 
 def _opened(path: Path) -> Path:

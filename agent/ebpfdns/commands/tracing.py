@@ -11,6 +11,7 @@ import resource
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ebpfdns.commands import host_checks
 from ebpfdns.errors import HostCannotTraceError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def open_kernel(
 
     host = read_host()
     _check_rights(host)
+    if not host.is_proc_ours:
+        raise HostCannotTraceError(host_checks.OTHER_PROC, remedy=host_checks.MOUNT_PROC)
     tracefs = ensure_tracefs()
     host = replace(host, tracefs=str(tracefs))
     if wanted.assumed_kernel is not None:

@@ -33,7 +33,7 @@ REMEDIES = {
     "kernel_socket_keys": "more than 8 lookups were open on one socket: their end at its close is not seen",
     "kernel_missed": "a probe could not run because another one was running on that CPU: counts may be short",
     "name_cut": "names longer than 255 bytes, or 92 in a question, are cut or left out",
-    "memory_unread": "a name was not in memory yet, or not readable: it is null",
+    "memory_unread": "a name was not in memory yet, or not readable: it is null, or a lookup of its own",
     "packet_odd": "packets to or from port 53 that are no DNS messages were passed over",
     "frame_bad": "the agent did not understand a frame: please report it with --record",
     "output": "the reader of the output is too slow, or its disk is full",

@@ -29,9 +29,19 @@ def end_lookups_of(maps: KernelMaps, pid: int, end_ns: int) -> list[bytes]:
     frames = []
     for key, raw in maps.goroutines_of(pid):
         call = boundary.CALL.unpack(raw)
-        if call.start_ns < end_ns and maps.forget_goroutine(key) and call.start_ns:
+        is_old = call.start_ns < end_ns if call.start_ns else _works_for_old(maps, call.result, end_ns)
+        if is_old and maps.forget_goroutine(key) and call.start_ns:
             frames += _end(maps, key, call, end_ns)
     return frames
+
+
+def _works_for_old(maps: KernelMaps, key: int, end_ns: int) -> bool:
+    """Whether the lookup that a goroutine works for is over, or began before a time.
+
+    Whoever works has no time of its own. It may do so for the next program already when the exec is heard of.
+    """
+    raw = maps.call_of(key)
+    return raw is None or boundary.CALL.unpack(raw).start_ns < end_ns
 
 
 def end_lookups_of_gone(

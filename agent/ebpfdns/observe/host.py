@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ebpfdns.observe import proc_files
 from ebpfdns.observe.cgroups import cgroup2_mount, mount_points
 
 INITIAL_PIDNS_INODE = 0xEFFF_FFFC
@@ -84,6 +85,7 @@ class Host:
     cgroupns_inode: int | None
     cgroup2: str | None
     cgroup2_top: str | None = None
+    is_proc_ours: bool = True
 
     @property
     def in_initial_pidns(self) -> bool | None:
@@ -121,6 +123,7 @@ def read_host() -> Host:
         cgroupns_inode=cgroupns and cgroupns.st_ino,
         cgroup2=None if cgroup2 is None else str(cgroup2.place),
         cgroup2_top=None if cgroup2 is None else cgroup2.top,
+        is_proc_ours=proc_files.link("/proc/self") == str(os.getpid()),
     )
 
 
