@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cost
+import daemons
 import footprint
 import go_cost
 import go_large
 import load
 import looking
+import packages
 from table import Row, render
 
 from ebpfdns.errors import EbpfdnsError
@@ -78,7 +80,7 @@ def main() -> None:
     """Measure all, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="only whether it works: the figures mean little")
-    parser.add_argument("--only", choices=["cost", "go", "load", "footprint"], help="one part")
+    parser.add_argument("--only", choices=["cost", "go", "load", "daemons", "footprint"], help="one part")
     parser.add_argument("--json", type=Path, default=BUILD / "bench.json", help="where to write the figures")
     chosen = parser.parse_args()
     if os.geteuid() != 0:
@@ -102,6 +104,12 @@ def _run(bench: Bench, folder: Path, only: str | None, *, is_quick: bool) -> Non
         rows, bench.raw["query_rates"] = load.query_rates(programs, folder, 200 if is_quick else 2500)
         return rows
 
+    def followed() -> list[Row]:
+        os.environ.update(packages.daemons())
+        rounds, duration_ms = (1, 200) if is_quick else (8, 1000)
+        rows, bench.raw["daemons"] = daemons.measure(programs, folder, rounds, duration_ms)
+        return rows
+
     def footprints() -> list[Row]:
         with cost.loops(loops) as target:
             return footprint.measure(
@@ -115,6 +123,8 @@ def _run(bench: Bench, folder: Path, only: str | None, *, is_quick: bool) -> Non
             stuck = functools.partial(load.stuck_at_once, programs, folder, threads)
             bench.section(f"{threads:,} stuck lookups", stuck)
         bench.section("DNS queries a second", rates)
+    if only in (None, "daemons"):
+        bench.section("daemons that are followed", followed)
     if only in (None, "footprint"):
         bench.section("start, memory, idle CPU", footprints)
         for threads in LOOKED_AT_THREADS:

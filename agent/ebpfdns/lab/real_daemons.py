@@ -69,11 +69,13 @@ class Dnsmasq:
 
     servers: tuple[str, ...]
     words: tuple[str, ...] = ()
+    cache_size: int = 0
 
     def argv(self, ready_file: Path, _log_file: Path | None) -> list[str]:
         """The command that runs it."""
         words = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file"]
-        words += ["--user=root", "--bind-interfaces", f"--listen-address={FORWARDER}", "--cache-size=0"]
+        words += ["--user=root", "--bind-interfaces", f"--listen-address={FORWARDER}"]
+        words += [f"--cache-size={self.cache_size}"]
         words += [f"--server={server}" for server in self.servers]
         return _started(needed("dnsmasq"), ready_file, "--udp", FORWARDER, tail=[*words, *self.words])
 
