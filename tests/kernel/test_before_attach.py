@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
     Line = dict[str, Any]
 
-pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root")]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root"),
+]
 
 CUT = {"transport": "udp", "truncate": True}
 SILENT_TCP = ({**CUT}, {"transport": "tcp", "drop": True})

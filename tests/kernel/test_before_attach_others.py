@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
     Line = dict[str, Any]
 
-pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root")]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root"),
+]
 
 #: what everybody has, with the words that `Program` puts behind it
 REAL = {

@@ -16,6 +16,7 @@ from program import of_this_machine
 from stories import DEAD, NO_ROUTE, ONE, STORIES, TWO, Story, Verdict
 
 from ebpfdns.lab import topology
+from ebpfdns.lab.behind_faults import BEHIND_FAULTS
 from ebpfdns.lab.faults import FAULTS
 from ebpfdns.lab.local_faults import LOCAL_FAULTS
 
@@ -91,8 +92,8 @@ def test_evidence_has_its_numbers(told: Played, name: str) -> None:
                 assert 0 <= fact.get(number, 0) <= age_ms + 1
 
 
-#: Told in test_causes_beyond_servers.
-OVER_TCP = {"tcp53_blocked", "tcp53_silent"}
+#: Told in test_causes_beyond_servers and test_causes_behind.
+ELSEWHERE = {"tcp53_blocked", "tcp53_silent"} | {fault.name for fault in BEHIND_FAULTS}
 
 
 def test_every_lab_fault_has_a_story() -> None:
@@ -103,6 +104,6 @@ def test_every_lab_fault_has_a_story() -> None:
         for fault in FAULTS.values()
         if fault not in LOCAL_FAULTS and not fault.connect_port and fault.program == ("target",)
     ]
-    of_servers = [fault for fault in of_servers if fault.name not in OVER_TCP]
+    of_servers = [fault for fault in of_servers if fault.name not in ELSEWHERE]
     expected = {(fault.name, fault.expected_cause) for fault in of_servers}
     assert {pair for pair in expected if pair[1]} <= told

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 README = Path(__file__).parents[2] / "README.md"
 PYTHON = "/usr/bin/python3"
 
-pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="chroot needs root")]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="chroot needs root"),
+]
 
 CHROOTED = (
     "import os, sys; os.chroot(sys.argv[1]); os.chdir('/'); print('ready', flush=True); sys.stdin.read()"

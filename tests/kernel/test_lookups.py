@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
     from ebpfdns.lab.faults import Fault
 
-pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root")]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="attaching needs root"),
+]
 
 SOON_MS = 50  # both questions have left by then, also those that musl sends one after the other
 

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
     Line = dict[str, Any]
 
-pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="BPF needs root")]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="BPF needs root"),
+]
 
 IMPATIENT = "timeout:1 attempts:1"
 PATIENT = "timeout:30 attempts:1"

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from ebpfdns.lab.namespace import Sandbox
     from ebpfdns.observe.query_buffer import Asked
 
-pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root"),
+]
 needs_gdb = pytest.mark.skipif(shutil.which("gdb") is None, reason="apt-get install gdb")
 amd64_only = pytest.mark.skipif(os.uname().machine != "x86_64", reason="checked on amd64 only")
 

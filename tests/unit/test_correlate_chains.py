@@ -102,6 +102,13 @@ def test_no_owner_no_chain(listeners: dict[str, Any]) -> None:
     assert behind(ours(), process={"listeners": listeners}) == ()
 
 
+def test_a_server_in_the_program_itself_is_not_behind_it() -> None:
+    """Who asks itself waits for its own answer: its question is not taken for that of a forwarder."""
+    lookup = ours()
+    listeners = {"listeners": {STUB: owned_by(lookup.pid)}, "sockets": []}
+    assert behind(lookup, daemons={str(lookup.pid): daemon(asked())}, process=listeners) == ()
+
+
 def test_two_ways_at_once() -> None:
     """A lookup that waits for a local daemon and for a server elsewhere does not wait for one chain."""
     assert behind(ours(STUB, SERVER)) == ()

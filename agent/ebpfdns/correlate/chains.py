@@ -59,7 +59,8 @@ def chain_of(lookup: Lookup, around: Around) -> tuple[Hop, ...]:
     step = _asked_first(lookup, around.process or {}, around.thread or {})
     while step is not None and len(hops) < MAX_HOPS:
         facts = around.daemons.get(str(step.pid))
-        if facts is None or any(hop.pid == step.pid for hop in hops):
+        # A program that serves the address itself is not behind it: its questions are the lookup's own.
+        if facts is None or step.pid == lookup.pid or any(hop.pid == step.pid for hop in hops):
             break
         hop = _hop(step, facts, lookup, around)
         hops.append(hop)
