@@ -7,6 +7,7 @@ Must not know: what any command does. Commands are imported only when called, so
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -40,10 +41,15 @@ class LazyGroup(click.Group):
         """Run the sub-command. That the reader of stdout went away (`… | head -1`) is a quiet, normal end."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it was closed when we began
+                sys.stdout.flush()
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise EbpfdnsError("there is no space left where it writes", remedy="df -h") from error
         return result
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature

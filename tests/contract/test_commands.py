@@ -37,6 +37,22 @@ def ebpfdns(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize(("stdout", "code", "told"), [("&-", 0, ""), ("/dev/full", 1, "no space left")])
+def test_standard_output_that_takes_nothing(stdout: str, code: int, told: str) -> None:
+    """Closed, it is nobody's wish to read; full, it is an error with a remedy, not one of ours."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" >{stdout}', "sh", sys.executable, "-m", "ebpfdns", "schema"],
+        env={**os.environ, "PYTHONPATH": str(AGENT)},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code
+    assert told in done.stderr
+    assert "ebpfdns itself" not in done.stderr
+
+
 def options(of: click.Command) -> dict[str, click.Option]:
     """`--name` → option."""
     return {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from xml.etree import ElementTree as ET
 
 import pytest
+from agent import environment
 from play import again, whole
 from program import of_this_machine
 from runs import DEADLINE_S, run, start
@@ -71,14 +72,34 @@ def test_streams_are_the_commands_own(sandbox: Sandbox) -> None:
     assert (process.returncode, stdout) == (0, sent)
 
 
+def test_closed_streams_are_closed_for_the_command(sandbox: Sandbox) -> None:
+    """Nothing of ours takes their place, and the exit code is the command's."""
+    script = "for n in 0 1 2; do test ! -e /proc/$$/fd/$n || exit $n; done; exit 43"
+    words = [
+        "-c",
+        'exec "$@" <&- >&- 2>&-',
+        "sh",
+        sys.executable,
+        "-P",
+        "-m",
+        "ebpfdns",
+        "run",
+        "--no-summary",
+    ]
+    process = sandbox.popen(
+        ["sh", *words, "--output", "/dev/null", "--", "sh", "-c", script], env=environment()
+    )
+    assert process.wait(DEADLINE_S) == 43
+
+
 def test_the_environment_is_the_commands_own(sandbox: Sandbox) -> None:
     """The command has the very variables that `run` was given, ignored signals and limits like without it."""
     show = "env -0 | sort -z; grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status; ulimit -n; ulimit -l; pwd; umask"
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "ODD": "a=b\n\x01\udcff"}
-    environment |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2] / "agent")
-    plain = subprocess.run(["sh", "-c", show], env=environment, capture_output=True, check=True)
-    ran = run(sandbox, command=["sh", "-c", show], env=environment)
+    given = {"PATH": os.environ["PATH"], "LC_ALL": "C", "ODD": "a=b\n\x01\udcff"}
+    given |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    given["PYTHONPATH"] = str(Path(__file__).parents[2] / "agent")
+    plain = subprocess.run(["sh", "-c", show], env=given, capture_output=True, check=True)
+    ran = run(sandbox, command=["sh", "-c", show], env=given)
     assert (ran.code, ran.stdout) == (0, plain.stdout)
 
 
@@ -143,6 +164,14 @@ def test_a_report_that_cannot_be_written_at_the_end_takes_no_exit_code(
     assert ran.code == 7
     assert "the JUnit file was not written" in ran.stderr
     assert str(junit) in ran.stderr
+
+
+def test_lines_that_find_no_room_take_no_exit_code(sandbox: Sandbox) -> None:
+    """The command's own code, and how many lines are missing, and why."""
+    ran = run(sandbox, "--output", "/dev/full", "--no-summary", command=["sh", "-c", "exit 7"])
+    assert ran.code == 7
+    assert "lines were not written" in ran.stderr
+    assert "ENOSPC" in ran.stderr
 
 
 @pytest.mark.parametrize("name", ["TERM", "HUP", "INT", "USR1"])
@@ -257,7 +286,6 @@ class Screen:
         leader = "import os,sys,fcntl,termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
         leader += "os.execvp(sys.argv[1], sys.argv[1:])"
         run_words = [sys.executable, "-P", "-m", "ebpfdns", "run"] if is_run else []
-        from agent import environment  # noqa: PLC0415 - the fixtures of this folder
 
         argv = [sys.executable, "-c", leader, *run_words, *map(str, words)]
         self._process = sandbox.popen(argv, env=environment() | {"TERM": "dumb"}, **streams)

@@ -59,6 +59,7 @@ class Command:
         self._wants_own_mounts = wants_own_mounts
         self.argv = list(argv)
         self._path = path
+        _fill_closed_streams()
         self._status: int | None = None
         self._is_stopped = False
         self._go_read, self._go_write = os.pipe2(os.O_CLOEXEC)
@@ -180,6 +181,15 @@ class Command:
         os.kill(os.getpid(), signal.SIGSTOP)
         # Here somebody has continued us: alone, perhaps, or with the whole group.
         self._send(signal.SIGCONT)
+
+
+def _fill_closed_streams() -> None:
+    """A file of ours with such a number would get what libraries print. The command has them closed still."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 
 def refusal(name: str, code: int) -> CommandNotFoundError | CommandRefusedError:

@@ -186,7 +186,8 @@ class Session:
         self._stats()
         left = self._output.flush(FLUSH_S)
         if left and not self._output.closed:
-            logs.warning("lines were not written: the reader did not take them", lines=left)
+            reason = self._output.failure or "the reader did not take them"
+            logs.warning("lines were not written", lines=left, reason=reason)
 
     # One turn.
 

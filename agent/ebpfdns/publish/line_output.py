@@ -20,6 +20,10 @@ class LineOutput(Protocol):
         """Whether the reader has gone away: the agent's sign to end quietly."""
 
     @property
+    def failure(self) -> str | None:
+        """The error that holds up writing now, such as ENOSPC; None when it is only the reader's pace."""
+
+    @property
     def refusing(self) -> bool:
         """Whether the next line would be dropped."""
 
@@ -45,6 +49,7 @@ class NullOutput:
     def __init__(self) -> None:
         self.lines: list[bytes] = []
         self.closed = False
+        self.failure: str | None = None
         self.refusing = False
 
     def write_lines(self, lines: Iterable[bytes]) -> None:

@@ -86,6 +86,11 @@ class Terminal:
         return self._closed
 
     @property
+    def failure(self) -> str | None:
+        """A terminal is slow, or gone."""
+        return None
+
+    @property
     def refusing(self) -> bool:
         """Whether the next event would be dropped."""
         with self._state:
