@@ -113,16 +113,21 @@ INLINE void describe(struct lookup *record, struct call *call, u64 key) {
   read_name(record, call);
 }
 
-/* The record of this thread's open call, made when it is not there yet; NULL when the map is full. */
-INLINE struct lookup *record_of(struct call *call, u64 key) {
-  if (call->has_record) return lookups.lookup(&key);
+/* An empty record; NULL when the map is full. */
+INLINE struct lookup *new_record(u64 key) {
   int zero = 0;
   struct lookup *blank = blank_lookup.lookup(&zero);
   if (!blank || lookups.update(&key, blank) != 0) {
     count(LOST_LOOKUPS_FULL, 1);
     return NULL;
   }
-  struct lookup *record = lookups.lookup(&key);
+  return lookups.lookup(&key);
+}
+
+/* The record of this thread's open call, made when it is not there yet; NULL when the map is full. */
+INLINE struct lookup *record_of(struct call *call, u64 key) {
+  if (call->has_record) return lookups.lookup(&key);
+  struct lookup *record = new_record(key);
   if (!record) return NULL;
   call->has_record = 1;
   describe(record, call, key);

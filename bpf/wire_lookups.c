@@ -38,14 +38,8 @@ INLINE bool may_tell_quick(u64 now) {
 
 /* A lookup that no probed call explains: all that is known of it stands in the packet. */
 INLINE struct lookup *new_wire_lookup(struct dns_socket *socket, struct question *question, u64 key) {
-  int zero = 0;
   if (socket->is_supporting && !may_keep_supporting()) return NULL;
-  struct lookup *blank = blank_lookup.lookup(&zero);
-  if (!blank || lookups.update(&key, blank) != 0) {
-    count(LOST_LOOKUPS_FULL, 1);
-    return NULL;
-  }
-  struct lookup *record = lookups.lookup(&key);
+  struct lookup *record = new_record(key);
   if (!record) return NULL;
   record->kind = FRAME_LOOKUP;
   record->key = key;

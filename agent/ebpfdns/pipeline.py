@@ -11,27 +11,28 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ebpfdns.correlate import chains, children, earlier, items
+from ebpfdns.correlate import children, earlier, items
 from ebpfdns.correlate.absences import Absences
 from ebpfdns.correlate.behind import Behind
 from ebpfdns.correlate.last_words import LastWords, Told
 from ebpfdns.correlate.losses import REMEDIES, LossBook
 from ebpfdns.correlate.redaction import Thing, redacted
 from ebpfdns.correlate.refused_answers import chain_at_the_end
-from ebpfdns.correlate.tracker import Name, Tracked, Tracker
+from ebpfdns.correlate.tracker import Name, Tracked, Tracker, name_of
 from ebpfdns.diagnose import conclusion
 from ebpfdns.explain import go_choice
 from ebpfdns.model import decode
-from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Sibling, Situation, Wait
+from ebpfdns.model.facts import Connect, Lookup, ProcessEvent, Wait
 from ebpfdns.publish import event_loops, events, goroutine_wait, hop_events, sentences, totals
 from ebpfdns.publish.lines import rfc3339
 from ebpfdns.publish.surroundings import Surroundings
+from ebpfdns.situations import Situations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ebpfdns.diagnose.cause import Cause
-    from ebpfdns.model.facts import Hop, Other
+    from ebpfdns.model.facts import Hop
     from ebpfdns.publish.events import Event
 
 Raw = TypeVar("Raw")
@@ -52,6 +53,7 @@ class Pipeline:
         self._around = Surroundings()
         self._last = LastWords()
         self._behind = Behind()
+        self._situations = Situations(self._around, self._losses, self._last, self._behind, self._redacted)
         self._absences = Absences(STUCK_AFTER_NS)
         self.execed: list[int] = []  # pids whose program changed: the owner of the loop takes them
         self.forked: list[int] = []
@@ -168,7 +170,7 @@ class Pipeline:
         )
         held_up = event_loops.held_up(stall, unread)
         if held_up is not None:
-            identity = self._tracker.identity(_name(held_up), held_up.pid)
+            identity = self._tracker.identity(name_of(held_up), held_up.pid)
             found["lookup"] = {"id": identity, "name": events.name_text(held_up)}
         message = event_loops.message(found, stall.thread_name)
         line = self._around.line_of_thread(
@@ -182,7 +184,7 @@ class Pipeline:
         for child in item.lookups:
             self._around.know_child(child.pid, child.process)
             lookup = self._redacted(self._with(child.thread, children.lookup_of(child)))
-            name = _name(lookup)
+            name = name_of(lookup)
             tracked = self._tracker.is_open(
                 name, child.pid, item.now_ns, item.wall_ns, at_once=True, is_counted=False
             )
@@ -196,10 +198,10 @@ class Pipeline:
         self, item: items.Children, child: items.ChildLookup, lookup: Lookup, tracked: Tracked
     ) -> Event:
         situation = replace(
-            self._situation(item, lookup), thread=child.thread, parent=children.parent_of(child)
+            self._situations.of(item, lookup), thread=child.thread, parent=children.parent_of(child)
         )
         cause = conclusion.while_open(situation)
-        self._last.keep(_name(lookup), Told(tracked.id, lookup, cause))
+        self._last.keep(name_of(lookup), Told(tracked.id, lookup, cause))
         waiting_on = events.waiting_on(child.thread, None, item.now_ns)
         about = {"now_ns": item.now_ns, "update": tracked.updates, "wait": None, "waiting_on": waiting_on}
         message = sentences.in_flight(lookup, item.now_ns, cause)
@@ -250,7 +252,7 @@ class Pipeline:
 
     def _before(self, lookup: Lookup) -> Lookup | None:
         """The same lookup as its last line had it."""
-        told = self._last.of(_name(lookup))
+        told = self._last.of(name_of(lookup))
         return told.thing if told and isinstance(told.thing, Lookup) else None
 
     def _is_wanted(self, thing: Lookup | Connect) -> bool:
@@ -267,7 +269,7 @@ class Pipeline:
         """A line for what is stuck and due."""
         if thing.status != "in_flight":  # it ended while the map was read; its frame says how
             return []
-        name = _name(thing)
+        name = name_of(thing)
         tracked = self._tracker.is_open(
             name, thing.pid, item.now_ns, item.wall_ns, at_once=thing.before_attach
         )
@@ -278,7 +280,7 @@ class Pipeline:
         raw_wait = item.waits.get(str(thing.tid))
         waits = [] if raw_wait is None else [raw_wait]
         wait = next(self._facts(item, decode.wait, waits, lines), None)
-        situation = self._situation(item, thing, item, wait)
+        situation = self._situations.of(item, thing, item, wait)
         cause = conclusion.while_open(situation)
         self._last.keep(name, Told(tracked.id, thing, cause, situation.chain))
         about: dict[str, Any] = {"now_ns": item.now_ns, "update": tracked.updates}
@@ -294,7 +296,7 @@ class Pipeline:
 
     def _ends(self, item: items.Item, thing: Lookup | Connect) -> list[Event]:
         """The last line of something, unless it was written before."""
-        name = _name(thing)
+        name = name_of(thing)
         is_news = not thing.before_attach or self._tracker.was_told(name) or self._is_wanted(thing)
         tracked = self._tracker.ends(name, thing.pid, item.now_ns, item.wall_ns)
         if tracked is None or not is_news:
@@ -303,7 +305,7 @@ class Pipeline:
         thing = _with_name(thing, told)
         last_chain = told.chain if told else ()
         chain = chain_at_the_end(thing, last_chain, self._around.serves, self._behind.ended)
-        situation = replace(self._situation(item, thing), chain=chain)
+        situation = replace(self._situations.of(item, thing), chain=chain)
         cause = conclusion.at_the_end(situation, told.cause if told else None)
         message = sentences.ended(thing, item.now_ns, cause)
         return [self._line(item, "", thing, tracked, message, cause, {"now_ns": item.now_ns}, chain)]
@@ -343,7 +345,7 @@ class Pipeline:
             thing,
             identity=tracked.id,
             started_wall_ns=tracked.started_wall_ns,
-            resolver=self._resolver(thing),
+            resolver=self._situations.resolver(thing),
             **about,
         )
         found["lookup"] |= go_choice.of_lookup(self._around.go(thing.pid), thing)
@@ -355,61 +357,6 @@ class Pipeline:
         if connect.lookup_key is None or connect.lookup_start_ns is None:
             return None
         return self._tracker.identity(("lookup", connect.lookup_key, connect.lookup_start_ns), connect.pid)
-
-    def _situation(
-        self,
-        item: items.Item,
-        thing: Lookup | Connect,
-        scan: items.Scan | None = None,
-        wait: Wait | None = None,
-    ) -> Situation:
-        """What surrounds it; `scan`: the look that was taken at it while it is open."""
-        pid = str(thing.pid)
-        coverage = self._around.coverage(thing.pid)
-        return Situation(
-            now_ns=item.now_ns,
-            lookup=thing if isinstance(thing, Lookup) else None,
-            connect=thing if isinstance(thing, Connect) else None,
-            thread=scan.threads.get(str(thing.tid)) if scan else None,
-            resolv_conf=self._around.resolv_conf(thing.pid),
-            now_wall_ns=item.wall_ns,
-            process_started_wall_ns=self._around.started_wall_ns(thing.pid),
-            answers=self._around.answers(thing.host_pid),
-            process=scan.processes.get(pid) if scan else None,
-            others=self._last.others(thing.pid, _name(thing)),
-            first_of_name=self._first_of_name(thing),
-            siblings=_siblings(scan, thing) if scan else (),
-            wait=wait,
-            chain=self._chain(thing, scan) if scan else (),
-            stub_settings=self._around.stub_settings(),
-            queues=scan.queues.get(pid, {}) if scan else {},
-            libc_calls=scan.libc_calls.get(pid) if scan else None,
-            resolver=self._resolver(thing),
-            wire=bool(coverage.get("wire", True)),
-            lost=self._losses.hiding_since(thing.start_ns),
-            missing=tuple(coverage.get("missing", ())),
-        )
-
-    def _chain(self, thing: Lookup | Connect, scan: items.Scan) -> tuple[Hop, ...]:
-        """Who is behind the one that is asked, as far as that was looked at."""
-        if not isinstance(thing, Lookup) or not scan.daemons:
-            return ()
-        process, thread = scan.processes.get(str(thing.pid)), scan.threads.get(str(thing.tid))
-        around = chains.Around(scan.now_ns, scan.daemons, process, thread, self._behind.past, self._redacted)
-        return chains.chain_of(thing, around)
-
-    def _resolver(self, thing: Lookup | Connect) -> str:
-        """Whose code resolves."""
-        if isinstance(thing, Lookup) and thing.is_of_unknown_code:
-            return "unknown"
-        if isinstance(thing, Lookup) and thing.api == "go":
-            return "go"
-        return self._around.resolver(thing.pid)
-
-    def _first_of_name(self, thing: Lookup | Connect) -> Other | None:
-        if not isinstance(thing, Lookup) or not thing.is_of_go or thing.name is None:
-            return None
-        return self._last.first_of_text(thing.pid, thing.name, _name(thing))
 
     # Losses.
 
@@ -428,10 +375,6 @@ class Pipeline:
         return self._started.wall_ns if self._started else item.wall_ns
 
 
-def _siblings(scan: items.Scan, thing: Lookup | Connect) -> tuple[Sibling, ...]:
-    return tuple(Sibling(*entry) for entry in scan.siblings.get(str(thing.key), ()))
-
-
 def _with_name(thing: Lookup | Connect, told: Told | None) -> Lookup | Connect:
     """Its name, as it was told before, where the memory that it was in is gone."""
     before = told.thing if told else None
@@ -440,10 +383,6 @@ def _with_name(thing: Lookup | Connect, told: Told | None) -> Lookup | Connect:
     if thing.name is None and thing.address is None:
         return replace(thing, name=before.name, name_cut=before.name_cut)
     return thing
-
-
-def _name(thing: Lookup | Connect) -> Name:
-    return ("connect" if isinstance(thing, Connect) else "lookup", thing.key, thing.start_ns)
 
 
 def _lookup_of_call(call: items.OpenCall) -> Lookup:

@@ -17,7 +17,12 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from ebpfdns.model.facts import Connect
+
+if TYPE_CHECKING:
+    from ebpfdns.model.facts import Lookup
 
 Kind = Literal["lookup", "connect"]
 Name = tuple[Kind, int, int]
@@ -28,6 +33,11 @@ REMEMBERED = 8192
 #: Ids of lookups that a later connect may refer to.
 REMEMBERED_IDS = 4096
 STRIKES = 2
+
+
+def name_of(thing: Lookup | Connect) -> Name:
+    """What it is called here."""
+    return ("connect" if isinstance(thing, Connect) else "lookup", thing.key, thing.start_ns)
 
 
 @dataclass(slots=True)
