@@ -39,7 +39,7 @@ DEADLY = (
     "library calls: on this kernel (6.11 to 6.13) a return probe can kill a process that has a seccomp filter"
 )
 REFUSED = "reading it was refused (the agent needs CAP_SYS_PTRACE; for other users' also DAC_READ_SEARCH)"
-LATE = "library calls of its first moments, before its libc was found: these are known from packets only"
+LATE = "calls of its first moments, before it was probed: these lookups are known from packets only"
 #: From 6.10 on each packet tells who sends it.
 UDP_SOCKETS_BEFORE = "DNS packets on UDP sockets that were connected before (seen from Linux 6.10 on)"
 
