@@ -10,6 +10,7 @@ open thing is never told of after its end.
 
 from __future__ import annotations
 
+import gc
 import select
 import signal
 import socket
@@ -161,6 +162,9 @@ class Session:
         self._earlier.find(targets, time.monotonic_ns(), is_last=True)
         for target in targets:
             self._followed.find(target.pid, target.process.alive_tid)
+        # What is there now stays: in a storm of lines the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         if options.ready_file is not None:
             options.ready_file.touch()
         logs.info("ready", targets=[target.pid for target in targets], wire=self._kernel.has_wire)
