@@ -229,6 +229,9 @@ def test_stopped(sandbox: Sandbox, client: Callable[..., Program], way: str, cau
     """systemd-resolved that is stopped is to blame itself, whatever waits behind it."""
     with needed(FAULTS[SILENT]).setup(sandbox, options=PATIENT) as running:
         daemon = running.servers[0]
+        local_socket = sandbox.root / RESOLVE.lstrip("/")
+        while not local_socket.exists():  # it makes this one after the stub
+            time.sleep(0.002)
         daemon.send_signal(signal.SIGSTOP)
         lines = stuck(client(way))
         daemon.send_signal(signal.SIGCONT)
