@@ -7,7 +7,7 @@ Must not know: which cause follows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ebpfdns.diagnose.case import A_SECOND_NS, WORTH_SAYING_NS
 from ebpfdns.diagnose.cause import Evidence
@@ -131,6 +131,23 @@ def _waits_at(case: LookupCase, hop: Hop) -> Evidence:
 
 
 # Its questions.
+
+
+class Silence(NamedTuple):
+    """The servers that do not answer a daemon, and how sure it is that our lookup waits for them."""
+
+    servers: list[Server]
+    text: str
+    confidence: Literal["confirmed", "likely"]
+
+
+def silence_of(found: Behind, case: LookupCase) -> Silence:
+    """Of a daemon that has open questions."""
+    silent = servers_of(found)
+    is_sure = found.hop.is_joined and is_overdue(found, case) and not found.has_answers
+    waited = seconds(max(map(found.silent_for_ns, silent)))
+    text = f"{listing(map(server_text, silent))} has not answered it for {waited}"
+    return Silence(silent, text, "confirmed" if is_sure else "likely")
 
 
 def upstream_silence(found: Behind) -> list[Evidence]:

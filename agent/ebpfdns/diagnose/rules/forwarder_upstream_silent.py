@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 from ebpfdns.diagnose.behind import (
     asked,
     behind,
-    is_overdue,
     not_joined,
-    servers_of,
+    silence_of,
     tls_evidence,
     unanswered_tls,
     upstream_silence,
 )
 from ebpfdns.diagnose.cause import Cause
-from ebpfdns.diagnose.wording import dig, listing, seconds, server_text
+from ebpfdns.diagnose.wording import dig
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.behind import Behind
@@ -32,16 +31,13 @@ def rule(case: LookupCase) -> Cause | None:
         return None
     if not found.open_queries:
         return _over_tls(case, found)
-    silent = servers_of(found)
-    waited_ns = max(map(found.silent_for_ns, silent))
-    named = listing(map(server_text, silent))
-    is_sure = found.hop.is_joined and is_overdue(found, case) and not found.has_answers
+    silence = silence_of(found, case)
     return Cause(
         "forwarder_upstream_silent",
-        "confirmed" if is_sure else "likely",
-        f"{found.text} has the question, but {named} has not answered it for {seconds(waited_ns)}.",
+        silence.confidence,
+        f"{found.text} has the question, but {silence.text}.",
         (*asked(case), *upstream_silence(found), *not_joined(found)),
-        f"Try where {found.text} runs: {dig(silent[0], case.lookup)}; give it another server",
+        f"Try where {found.text} runs: {dig(silence.servers[0], case.lookup)}; give it another server",
     )
 
 

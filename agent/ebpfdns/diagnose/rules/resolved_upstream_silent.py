@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from ebpfdns.diagnose.behind import (
     asked,
     behind,
-    is_overdue,
     not_joined,
-    servers_of,
+    silence_of,
     unanswered_tls,
     upstream_silence,
 )
 from ebpfdns.diagnose.cause import Cause
-from ebpfdns.diagnose.wording import dig, listing, seconds, server_text
+from ebpfdns.diagnose.wording import dig
 
 if TYPE_CHECKING:
     from ebpfdns.diagnose.case import LookupCase
@@ -30,15 +29,12 @@ def rule(case: LookupCase) -> Cause | None:
         return None
     if unanswered_tls(found) and not found.hop.is_joined:
         return None
-    silent = servers_of(found)
-    waited_ns = max(map(found.silent_for_ns, silent))
-    named = listing(map(server_text, silent))
-    is_sure = found.hop.is_joined and is_overdue(found, case) and not found.has_answers
+    silence = silence_of(found, case)
     return Cause(
         "resolved_upstream_silent",
-        "confirmed" if is_sure else "likely",
-        f"systemd-resolved works, but {named} has not answered it for {seconds(waited_ns)}.",
+        silence.confidence,
+        f"systemd-resolved works, but {silence.text}.",
         (*asked(case), *upstream_silence(found), *not_joined(found)),
-        f"Try: {dig(silent[0], case.lookup)}; another server: resolvectl dns LINK SERVER, or DNS= in "
-        "/etc/systemd/resolved.conf",
+        f"Try: {dig(silence.servers[0], case.lookup)}; another server: resolvectl dns LINK SERVER, or "
+        "DNS= in /etc/systemd/resolved.conf",
     )
