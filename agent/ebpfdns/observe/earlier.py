@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ebpfdns.model import boundary
-from ebpfdns.model.boundary import EARLIER_BIT, Counter, LookupFlag, Status
+from ebpfdns.model.boundary import EARLIER_BIT, Counter, LookupFlag
 from ebpfdns.observe import last_run, leftovers, proc_files, resolver_waits, snapshot, syscalls
 from ebpfdns.observe.earlier_connects import EarlierConnects
 from ebpfdns.observe.earlier_goroutines import EarlierGoroutines
@@ -231,10 +231,7 @@ class Earlier:
         if raw is None:
             return []
         record = self._maps.lookup_of(held.key)
-        if record is not None and leftovers.drop(self._maps, record, Counter.LOOKUPS_UNSEEN):
-            return [_ended(record, held.seen_ns)]
-        self._maps.count_end(Counter.LOOKUPS_UNSEEN)
-        return [_ended(_record_of(held.key, raw), held.seen_ns)]
+        return [leftovers.end_unseen(self._maps, record, held.seen_ns, lambda: _record_of(held.key, raw))]
 
 
 def _looks(pid: int, tids: list[int], *, with_stacks: bool) -> dict[int, dict[str, Any]]:
@@ -271,12 +268,3 @@ def _record_of(key: int, call: bytes) -> bytes:
     struct.pack_into("=IIII", record, _LOOKUP["pid"], seen.pid, seen.tid, host_pid, key & 0xFFFF_FFFF)
     record[_LOOKUP["api"]] = seen.api
     return bytes(record)
-
-
-def _ended(record: bytes, seen_ns: int) -> bytes:
-    """The record of a lookup that has ended, only as long as it has queries."""
-    count = min(record[_LOOKUP["query_count"]], boundary.MAX_QUERIES)
-    ended = bytearray(record[: boundary.LOOKUP.size + count * boundary.QUERY.size])
-    struct.pack_into("=Q", ended, _LOOKUP["end_ns"], seen_ns)
-    ended[_LOOKUP["status"]] = Status.UNSEEN
-    return bytes(ended)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfdns import logs
 from ebpfdns.model import boundary
-from ebpfdns.model.boundary import Api, Counter, FrameKind, LookupFlag, Role, Status
+from ebpfdns.model.boundary import Api, Counter, FrameKind, LookupFlag, Role
 from ebpfdns.observe import go_probes, go_waits, goroutines, leftovers
 
 if TYPE_CHECKING:
@@ -187,11 +187,7 @@ class EarlierGoroutines:
             return []
         call = boundary.CALL.unpack(raw)
         record = self._maps.lookup_of(held.key) if call.has_record else None
-        if record is not None and leftovers.drop(self._maps, record, Counter.LOOKUPS_UNSEEN):
-            head = boundary.LOOKUP.unpack(record)
-            return [leftovers.ended(record, head.flags, head.query_count, held.seen_ns, Status.UNSEEN)]
-        self._maps.count_end(Counter.LOOKUPS_UNSEEN)
-        return [leftovers.ended(_record(held), LookupFlag.BEFORE_ATTACH, 0, held.seen_ns, Status.UNSEEN)]
+        return [leftovers.end_unseen(self._maps, record, held.seen_ns, lambda: _record(held))]
 
 
 def _record(held: Held) -> bytes:
@@ -200,6 +196,7 @@ def _record(held: Held) -> bytes:
     name = host.bytes[: boundary.LOOKUP_NAME_BYTES - 1] if host else b""
     return boundary.LOOKUP.pack(
         kind=FrameKind.LOOKUP,
+        flags=LookupFlag.BEFORE_ATTACH,
         key=held.key,
         start_ns=held.since_ns,
         pid=held.pid,

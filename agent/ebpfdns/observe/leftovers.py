@@ -14,6 +14,8 @@ from ebpfdns.model import boundary
 from ebpfdns.model.boundary import Api, Counter, LookupFlag, QueryFlag, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ebpfdns.observe.kernel_maps import KernelMaps
 
 ANY_AGE_NS = (1 << 64) - 1
@@ -122,6 +124,19 @@ def drop(maps: KernelMaps, raw: bytes, counter: Counter, took_ns: int | None = N
     else:
         maps.count_end(counter, took_ns, waiting)
     return True
+
+
+def end_unseen(maps: KernelMaps, record: bytes | None, seen_ns: int, blank: Callable[[], bytes]) -> bytes:
+    """The frame of a lookup whose end no probe sees: it ends when it was last seen.
+
+    `record`: of the map, if it has asked somebody; `blank` makes one where there is none any more.
+    """
+    if record is None or not drop(maps, record, Counter.LOOKUPS_UNSEEN):
+        maps.count_end(Counter.LOOKUPS_UNSEEN)
+        record = blank()
+    head = boundary.LOOKUP.unpack(record)
+    query_count = min(head.query_count, boundary.MAX_QUERIES)
+    return ended(record, head.flags, query_count, seen_ns, Status.UNSEEN)
 
 
 def ended(raw: bytes, flags: int, query_count: int, end_ns: int, status: Status) -> bytes:
