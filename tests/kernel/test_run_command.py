@@ -270,7 +270,7 @@ def test_ctrl_z_stops_both_and_fg_goes_on(sandbox: Sandbox) -> None:
         screen.type("echo code $?\n")
         screen.wait_for("code 6")
         screen.type("exit\n")
-        screen.finish()
+        assert screen.finish() == 0
 
 
 class Screen:
